@@ -111,7 +111,7 @@ impl Method {
     }
 
     pub(crate) fn code(&self, hub: &str) -> CodeId {
-        *self.code.get_or_init(|| CodeId::hash_of(hub, &self.name))
+        *self.code.get_or_init(|| CodeId::for_name(hub, &self.name))
     }
 
     /// Calls the method within its filters. Nothing runs before the future is polled.

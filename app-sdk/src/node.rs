@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use trunkline_link::{LinkOutbox, TrySendError};
 use trunkline_protocol::service::Capabilities;
 
-use crate::sync::{lock, read_lock, write};
+use crate::sync::{lock, read_lock, write_lock};
 
 #[cfg(test)]
 pub(crate) use tests::{next_piece, open_outbox};
@@ -159,14 +159,14 @@ impl Node {
     }
 
     pub(crate) fn open_link(&self, link: u64, outbox: Arc<LinkOutbox>) {
-        write(&self.pool).open_link(link, outbox);
+        write_lock(&self.pool).open_link(link, outbox);
     }
 
     /// Ends a link's session and moves unsent frames to the next send link, or without a link to the `successor`,
     /// ahead of newer ones. All under one lock, because a caller that finds an outbox closed looks up the [send
     /// link](Self::send_link) again.
     pub(crate) fn end_link(&self, link: u64, successor: Option<&Self>) -> LinkSessionEnd {
-        let mut pool = write(&self.pool);
+        let mut pool = write_lock(&self.pool);
         let ended = pool.end_link(link, |outbox| outbox.is_open());
         let rest = ended.map(|outbox| outbox.close_outbox()).unwrap_or_default();
         let mut lost_frames = rest.uncertain.count;

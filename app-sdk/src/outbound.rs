@@ -34,7 +34,7 @@ use crate::metrics::HubMetrics;
 use trunkline_link::{LinkOutbox, ManySend, MoveQueue};
 
 use crate::node::{Node, NodeName};
-use crate::sync::{read_lock, write};
+use crate::sync::{read_lock, write_lock};
 
 pub(crate) use proxies::ManyFrame;
 use proxies::Proxies;
@@ -88,7 +88,7 @@ impl Outbound {
         outbox: Arc<LinkOutbox>,
     ) -> Arc<Node> {
         let now = Instant::now();
-        let begun = write(&self.proxies).begin_session(name, capabilities, link, outbox, now);
+        let begun = write_lock(&self.proxies).begin_session(name, capabilities, link, outbox, now);
         self.metrics.frames_down.inc_by(begun.replayed_frames as u64);
         self.metrics.bytes_down.inc_by(begun.replayed_bytes as u64);
         self.linked.send_replace(());
@@ -97,14 +97,14 @@ impl Outbound {
 
     /// Ends a link session. Returns whether its node has no links left.
     pub(crate) fn end_session(&self, node: &Arc<Node>, link: u64) -> bool {
-        let ended = write(&self.proxies).end_session(node, link);
+        let ended = write_lock(&self.proxies).end_session(node, link);
         self.metrics.frames_lost.inc_by(ended.lost_frames);
         self.linked.send_replace(());
         ended.node_is_lost
     }
 
     pub(crate) fn retire(&self, node: &Arc<Node>) {
-        write(&self.proxies).retire(node);
+        write_lock(&self.proxies).retire(node);
     }
 
     pub(crate) fn link_changes(&self) -> watch::Receiver<()> {
@@ -139,7 +139,7 @@ impl Outbound {
             }
         }
         let frame = frame();
-        let mut proxies = write(&self.proxies);
+        let mut proxies = write_lock(&self.proxies);
         proxies.record(&frame, Instant::now());
         proxies.linked(caller.as_ref())
     }

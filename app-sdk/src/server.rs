@@ -40,7 +40,7 @@ use crate::hub_core::HubCore;
 use crate::link::{LinkSocket, SlotKey};
 use crate::outbound::Outbound;
 use crate::raw::{RawDispatcher, RawEndpoint, RawHandler};
-use crate::sync::write;
+use crate::sync::write_lock;
 
 use access::Access;
 use channel::ChannelRoute;
@@ -164,7 +164,7 @@ impl Server {
                 let name = endpoint.manifest.name.clone();
                 if let Some(outbound) = self.register(endpoint.manifest.clone()) {
                     let dispatcher = RawDispatcher::new(outbound, endpoint, self.core.tasks.clone());
-                    write(&self.core.raw).insert(name, dispatcher);
+                    write_lock(&self.core.raw).insert(name, dispatcher);
                 }
             }
             Err(error) => self.error = self.error.or(Some(error)),
@@ -474,7 +474,7 @@ impl Server {
             let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
             let core = HubCore::new(Arc::clone(&self.core.instance), protocols, naming, hub.settings.limits, outbound);
             let dispatcher = Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone());
-            write(&self.core.hubs).insert(name, dispatcher);
+            write_lock(&self.core.hubs).insert(name, dispatcher);
         }
     }
 
@@ -489,7 +489,7 @@ impl Server {
             self.error = self.error.take().or(Some(BuildError::DuplicatePath(entry.path)));
             return None;
         }
-        write(&self.core.names).insert(entry.path.to_lowercase(), entry.name.clone());
+        write_lock(&self.core.names).insert(entry.path.to_lowercase(), entry.name.clone());
         let outbound = Outbound::new(&entry.name, self.core.metrics.hub(&entry.name));
         self.manifest.hubs.push(entry);
         Some(outbound)

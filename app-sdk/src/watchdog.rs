@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use crate::error::HubError;
 use crate::log_limit::{LinePermit, LogLimit};
 use crate::outbound::Outbound;
-use crate::sync::{lock, read_lock, write};
+use crate::sync::{lock, read_lock, write_lock};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -96,11 +96,11 @@ enum Finding {
 }
 
 impl CodeId {
-    pub(crate) fn hash_of(hub: &str, code: &str) -> Self {
+    pub(crate) fn for_name(hub: &str, code: &str) -> Self {
         if let Some(id) = read_lock(&NAMES).get(hub).and_then(|codes| codes.get(code)) {
             return *id;
         }
-        let mut names = write(&NAMES);
+        let mut names = write_lock(&NAMES);
         let next = names.values().map(BTreeMap::len).sum::<usize>() + 1;
         let next = Self(u32::try_from(next).unwrap_or(u32::MAX));
         *names.entry(hub.into()).or_default().entry(code.into()).or_insert(next)
@@ -310,7 +310,7 @@ pub(crate) async fn supervise<T>(
     running: impl Future<Output = Result<T, HubError>>,
 ) -> Result<T, HubError> {
     let running = pin!(AssertUnwindSafe(running).catch_unwind());
-    let mut running = pin!(watch(outbound, CodeId::hash_of(&outbound.name, hook), running));
+    let mut running = pin!(watch(outbound, CodeId::for_name(&outbound.name, hook), running));
     let mut ran = timeout(hook_timeout.min(REPORT_TIMEOUT), &mut running).await;
     if let Some(left) = hook_timeout.checked_sub(REPORT_TIMEOUT).filter(|left| ran.is_err() && !left.is_zero()) {
         if let Some(LinePermit { left_out }) = outbound.failure_limit.take_line() {
@@ -353,8 +353,8 @@ mod tests {
 
     #[test]
     fn code_of_one_name_has_one_id_and_a_turn_within_a_turn_gives_it_back() {
-        let (outer, inner) = (CodeId::hash_of("/watched", "Outer"), CodeId::hash_of("/watched", "Inner"));
-        assert_eq!(CodeId::hash_of("/watched", "Outer"), outer);
+        let (outer, inner) = (CodeId::for_name("/watched", "Outer"), CodeId::for_name("/watched", "Inner"));
+        assert_eq!(CodeId::for_name("/watched", "Outer"), outer);
         assert_ne!(outer, inner);
         assert_eq!(inner.names(), Some(("/watched".into(), "Inner".into())));
         let code = || WATCHED.with(|record| record.turn.load(Ordering::Relaxed) & CODE_MASK);
@@ -381,7 +381,7 @@ mod tests {
         runtime.spawn(async move {
             let (mut blocking, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
-                let code = CodeId::hash_of("/watched", "Block");
+                let code = CodeId::for_name("/watched", "Block");
                 while blocking.read_u8().await.is_ok() {
                     let _turn = Turn::begin_turn(code);
                     released.recv().unwrap();

@@ -14,8 +14,10 @@ mod service_url;
 
 pub use claim_name::{app_claim, is_reserved_claim, long_claim, long_claims};
 pub use connection_string::{ConnectionString, ConnectionStringError};
-pub use service_token::{CLIENT_TOKEN_MAX_CHARS, ClientTicket, client_audience, escaped, server_audience};
-pub use service_token::{sign_client_token, sign_rest_token, sign_rest_token_for, sign_server_token};
+pub use service_token::{
+    CLIENT_TOKEN_MAX_CHARS, ClientTicket, client_audience, escaped, server_audience, sign_client_token,
+    sign_rest_token, sign_rest_token_for, sign_server_token,
+};
 pub use service_url::{ServiceScheme, ServiceUrl, ServiceUrlError};
 
 /// Path for server connections of app servers. The hub is in the query.

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use trunkline_generator::frame;
 use trunkline_generator::frame_protocol::{HANDSHAKE_ANSWER, Hub};
 use trunkline_generator::welcome::{Next, Welcome};
-use trunkline_generator::{connect, upgrade};
+use trunkline_generator::{connect, frame, upgrade};
 
 const HUB: &str = "/bench";
 

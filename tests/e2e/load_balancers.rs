@@ -46,8 +46,8 @@ const SPREAD_TOLERANCE: f64 = 3.0;
 
 /// Short timeouts of the balancers, in the syntax of both.
 const TIMEOUT: &str = "3s";
-/// Node reuses a connection up to 4 s after its last request; HAProxy must not close it earlier.
-const REUSE: &str = "timeout http-keep-alive 50s";
+/// Node.js reuses a connection up to 4 s after its last request; HAProxy must not close it earlier.
+const HAPROXY_KEEP_ALIVE: &str = "timeout http-keep-alive 50s";
 /// Pings that an idle client of `/lively` receives in more than three times that timeout: one per second.
 const IDLE_PINGS: f64 = 11.0;
 
@@ -410,7 +410,7 @@ fn idle_clients_outlive_the_time_outs_of_their_balancer() {
             let shipped = Shipped::read(product)?;
             let shipped = match product {
                 BalancerProduct::HaProxy => shipped
-                    .with("timeout client 50s", &format!("timeout client {TIMEOUT}\n    {REUSE}"))?
+                    .with("timeout client 50s", &format!("timeout client {TIMEOUT}\n    {HAPROXY_KEEP_ALIVE}"))?
                     .with("timeout server 50s", &format!("timeout server {TIMEOUT}"))?,
                 BalancerProduct::Nginx => shipped
                     .with("proxy_send_timeout 50s", &format!("proxy_send_timeout {TIMEOUT}"))?

@@ -8,13 +8,10 @@ use futures_util::{Stream, stream};
 use trunkline::{Cause, Context, Hub, HubError, UploadStream};
 
 use crate::board_client::BoardClient;
-use crate::login;
-use crate::moderation;
 use crate::note::{NewNote, Note, Person, Vote};
-use crate::pace;
-use crate::presence;
 use crate::state::Board;
 use crate::visitor::Visitor;
+use crate::{login, moderation, pace, presence};
 
 /// Time limit of a poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(20);

@@ -221,7 +221,8 @@ impl ListedSet {
     }
 
     fn is_listed_by(&self, node: &Node) -> bool {
-        // On a query of the one kind an older proxy would close the link, and one of the other kind it ignores.
+        // An older proxy would close the link on a query of a group's members, and ignore a query of a user's
+        // connections.
         match self {
             Self::Group(_) => node.capabilities.lists_members,
             Self::User(_) => node.capabilities.tells_presence,

@@ -14,8 +14,7 @@ use trunkline_protocol::hub::Payload;
 use crate::brief_debug::brief_debug;
 use crate::connection::{CallScope, UploadEnd, UploadEvent};
 use crate::context::Context;
-use crate::error::text;
-use crate::error::{HubError, InvokeError};
+use crate::error::{HubError, InvokeError, text};
 use crate::hub_core::HubCore;
 
 /// A stream of items that the client uploads: a method parameter, one per stream of the call.

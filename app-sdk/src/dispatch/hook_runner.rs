@@ -44,7 +44,7 @@ impl HookRunner {
     }
 
     fn policies(&self, context: &Context) -> Result<(), HubError> {
-        let _turn = Turn::begin_turn(CodeId::hash_of(self.core.name(), "policy"));
+        let _turn = Turn::begin_turn(CodeId::for_name(self.core.name(), "policy"));
         self.methods.policies.check(context)
     }
 

@@ -131,16 +131,16 @@ impl ResultRouter {
     /// Delivers a refusal to the method that requested the result. A single proxy may just not have the client.
     pub(super) fn route_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
         let ErrorCompletion { invocation_id, connection_id, error, .. } = refusal;
-        let mut requests = lock(&self.core.client_results);
-        if *error == *text::does_not_exist(&connection_id) {
-            requests.deny(&invocation_id, node);
+        let refusal = if *error == *text::does_not_exist(&connection_id) {
+            return lock(&self.core.client_results).deny(&invocation_id, node);
         } else if *error == *text::disconnected(&connection_id) {
-            requests.refuse(&invocation_id, &connection_id, ClientResult::Disconnected);
+            ClientResult::Disconnected
         } else if *error == *text::leaving() {
-            requests.refuse(&invocation_id, &connection_id, ClientResult::Leaving);
+            ClientResult::Leaving
         } else {
-            requests.refuse(&invocation_id, &connection_id, ClientResult::Refused(error));
-        }
+            ClientResult::Refused(error)
+        };
+        lock(&self.core.client_results).refuse(&invocation_id, &connection_id, refusal);
     }
 
     /// Delivers a completion that ends no upload to the requester of the result.

@@ -48,7 +48,7 @@ pub(super) struct CallSetup {
 
 impl CallSetup {
     pub(super) fn new(core: Arc<HubCore>, is_detailed: bool) -> Self {
-        let unknown_code = CodeId::hash_of(core.name(), UNKNOWN_METHOD);
+        let unknown_code = CodeId::for_name(core.name(), UNKNOWN_METHOD);
         Self { core, unknown_method: MethodMetrics::default(), unknown_code, is_detailed }
     }
 

@@ -294,8 +294,7 @@ mod tests {
     use crate::hub_core::HubCore;
     use crate::metrics::Metrics;
     use crate::node::{Node, NodeName, next_piece, open_outbox};
-    use crate::outbound::Endpoint;
-    use crate::outbound::Outbound;
+    use crate::outbound::{Endpoint, Outbound};
 
     /// A hub with one idle client, and its link to the proxy.
     struct Scene {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 
 use crate::connection::{Connection, LinkId};
-use crate::sync::{lock, read_lock, write};
+use crate::sync::{lock, read_lock, write_lock};
 
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
@@ -26,7 +26,7 @@ pub(crate) struct Connections {
 impl Connections {
     /// Adds a connection. Fails with the existing connection if the ID is in use.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
-        let mut here = write(&self.here);
+        let mut here = write_lock(&self.here);
         if let Some(RegistryEntry(present)) = here.get(connection.id()) {
             return Err(Arc::clone(present));
         }
@@ -38,7 +38,7 @@ impl Connections {
     /// which closes the links once no connection is left, cannot overtake it. Returns `false` if the connection has
     /// already ended.
     pub(super) fn end_connection(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
-        let mut here = write(&self.here);
+        let mut here = write_lock(&self.here);
         let was_here = here.get(connection.id()).is_some_and(|present| Arc::ptr_eq(&present.0, connection));
         if was_here {
             here.remove(connection.id());

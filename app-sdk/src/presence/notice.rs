@@ -52,7 +52,7 @@ pub(super) enum Notice {
 }
 
 impl GroupChanged {
-    pub(super) fn new_count(group: &str, count: u64) -> Self {
+    pub(super) fn with_count(group: &str, count: u64) -> Self {
         Self { group: group.to_owned(), joined: Vec::new(), left: Vec::new(), count }
     }
 }

@@ -252,7 +252,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     fn notice_of_group(&mut self, name: &Arc<str>, at: Instant) -> Option<Notice> {
         let (now, suspended) = (self.now, Suspended(&self.sources));
         let group = self.groups.get_mut(name)?;
-        let mut own = GroupChanged::new_count(name, group.count);
+        let mut own = GroupChanged::with_count(name, group.count);
         let mut others = Vec::new();
         let due: Vec<_> = group
             .pending

@@ -173,7 +173,7 @@ impl RawCore {
     fn apply_flow_control(&self, client: &RawClient, inbox: &mut RawInbox) {
         // A disconnected client needs no pause.
         if !client.cancellation.is_cancelled()
-            && let Some(operation) = inbox.flow.poll(&self.limits)
+            && let Some(operation) = inbox.poll_flow(&self.limits)
         {
             self.outbound.control_flow(&client.node, client.request.shared_id(), operation);
         }

@@ -51,7 +51,7 @@ impl RawDispatcher {
         let connection = RawConnection::new(Arc::clone(&client), Arc::clone(&self.core));
         // A panic affects only this connection.
         let serving = AssertUnwindSafe(async { (self.serve)(connection).await }).catch_unwind();
-        let code = CodeId::hash_of(&self.core.outbound.name, "handler");
+        let code = CodeId::for_name(&self.core.outbound.name, "handler");
         let served = watch(&self.core.outbound, code, pin!(serving)).await;
         let served = served.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
         if served.is_ok()

@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Waker};
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::service::RawKind;
+use trunkline_protocol::service::{FlowOperation, RawKind};
 
-use crate::connection::{ClientWindow, FlowControl, SLICE_MIN_BYTES, detached};
+use crate::connection::{ClientWindow, FlowControl, Limits, SLICE_MIN_BYTES, detached};
 
 /// Cost of a message in addition to its bytes, so that empty messages are not free.
 const MESSAGE_BYTES: usize = size_of::<RawMessage>();
@@ -17,7 +17,7 @@ const MESSAGE_BYTES: usize = size_of::<RawMessage>();
 #[derive(Debug, Default)]
 pub(super) struct RawInbox {
     waiting: VecDeque<RawMessage>,
-    pub(super) flow: FlowControl,
+    flow: FlowControl,
     pub(super) window: ClientWindow,
     reader: Option<Waker>,
     is_closed: bool,
@@ -35,6 +35,10 @@ enum ReaderNotice {
 }
 
 impl RawInbox {
+    pub(super) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
+        self.flow.poll(limits)
+    }
+
     pub(super) fn push(&mut self, message: RawMessage) -> Option<Waker> {
         if self.is_closed {
             return None;
@@ -198,7 +202,6 @@ mod tests {
     use trunkline_protocol::service::{FlowOperation, RawKind};
 
     use super::*;
-    use crate::connection::Limits;
 
     fn limits() -> Limits {
         Limits { inbox_max_bytes: 4 * MESSAGE_BYTES, ..Limits::default() }
@@ -261,26 +264,26 @@ mod tests {
         let (mut inbox, limits) = (RawInbox::default(), limits());
         for _ in 0..4 {
             inbox.push("".into());
-            assert_eq!(inbox.flow.poll(&limits), None);
+            assert_eq!(inbox.poll_flow(&limits), None);
         }
         inbox.push("".into());
-        assert_eq!(inbox.flow.poll(&limits), Some(FlowOperation::Pause));
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Pause));
         for _ in 0..3 {
-            assert_eq!(inbox.flow.poll(&limits), None);
+            assert_eq!(inbox.poll_flow(&limits), None);
             assert!(next(&mut inbox).is_ready());
         }
-        assert_eq!(inbox.flow.poll(&limits), Some(FlowOperation::Resume));
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Resume));
     }
 
     #[test]
     fn a_paused_client_resumes_when_its_handler_stops_reading() {
         let (mut inbox, limits) = (RawInbox::default(), limits());
         inbox.push("x".repeat(1000).into());
-        assert_eq!(inbox.flow.poll(&limits), Some(FlowOperation::Pause));
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Pause));
         inbox.discard();
-        assert_eq!(inbox.flow.poll(&limits), Some(FlowOperation::Resume));
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Resume));
         inbox.push("x".repeat(1000).into());
-        assert_eq!(inbox.flow.poll(&limits), None);
+        assert_eq!(inbox.poll_flow(&limits), None);
         assert_eq!(next(&mut inbox), Poll::Ready(None));
     }
 }

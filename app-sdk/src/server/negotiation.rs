@@ -216,7 +216,7 @@ fn restore(request: &mut Request) -> (Option<SocketAddr>, Option<access_token::U
         *request.uri_mut() = uri;
     }
     let extensions = request.extensions_mut();
-    extensions.insert(ProxyVerified(user.clone().and_then(User::from_token)));
+    extensions.insert(ProxyVerified(user.clone().and_then(User::from_verified)));
     extensions.remove::<ConnectInfo<SocketAddr>>();
     if let Some(remote) = remote {
         extensions.insert(ConnectInfo(remote));

@@ -113,7 +113,7 @@ impl NegotiationRoute {
     ) -> Result<(Decision, HeaderMap), Response> {
         let handler = self.core.ready.get().and_then(|ready| ready.negotiators.get(&self.hub.name)).cloned();
         let Some(handler) = handler else { return Ok((Decision::default(), HeaderMap::new())) };
-        let verified = user.as_ref().ok().cloned().flatten().and_then(User::from_token);
+        let verified = user.as_ref().ok().cloned().flatten().and_then(User::from_verified);
         request.extensions_mut().insert(ProxyVerified(verified));
         let mut answer = handler.oneshot(request).await.into_response();
         match Negotiation::take_decision(&mut answer) {

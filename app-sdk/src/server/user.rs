@@ -103,7 +103,7 @@ impl User {
     }
 
     /// Converts a verified user; `None` for an anonymous one.
-    pub(crate) fn from_token(user: access_token::User) -> Option<Self> {
+    pub(crate) fn from_verified(user: access_token::User) -> Option<Self> {
         let access_token::User { id, claims, expires_s } = user;
         Some(Self { id: id?, claims: Claims::of_pairs(claims), expires_s })
     }
@@ -111,7 +111,7 @@ impl User {
 
 impl ServerCore {
     pub(crate) fn verify(&self, token: &str) -> Result<User, TokenError> {
-        User::from_token(self.verify_token(token)?).ok_or(TokenError::NoUser)
+        User::from_verified(self.verify_token(token)?).ok_or(TokenError::NoUser)
     }
 
     /// Verifies an access token that may have no user.

@@ -99,7 +99,7 @@ fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> R
     let separator = if client.query.is_some() { "&" } else { "" };
     let query = client.query.as_deref().unwrap_or_default();
     let uri = format!("{path}/negotiate?{query}{separator}negotiateVersion=1");
-    let known = verified.as_ref().ok().cloned().and_then(User::from_token);
+    let known = verified.as_ref().ok().cloned().and_then(User::from_verified);
     let remote = client.remote.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let request = Request::builder().method(Method::POST).uri(uri);
     let request = request.extension(ProxyVerified(known)).extension(ConnectInfo(remote)).body(Body::empty());

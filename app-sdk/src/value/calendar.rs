@@ -37,7 +37,7 @@ pub(super) fn offset_minutes(text: &str) -> i16 {
 }
 
 /// Parses a timestamp. Without a zone, UTC is assumed. Digits beyond nanoseconds are ignored.
-pub(super) fn read_seconds(text: &str) -> Option<(i64, u32)> {
+pub(super) fn parse_iso_8601(text: &str) -> Option<(i64, u32)> {
     let mut text = Text(text.as_bytes());
     let year = match text.sign() {
         Some(sign) => sign * text.number(6)?,
@@ -151,7 +151,7 @@ mod tests {
             ("-000001-12-31T23:59:59Z", (-62_167_219_201, 0)),
             ("9999-12-31T23:59:59Z", (253_402_300_799, 0)),
         ] {
-            assert_eq!(read_seconds(text), Some(moment), "{text}");
+            assert_eq!(parse_iso_8601(text), Some(moment), "{text}");
         }
     }
 
@@ -175,7 +175,7 @@ mod tests {
             "20000-01-01",
             "２０００-01-01",
         ] {
-            assert_eq!(read_seconds(text), None, "{text}");
+            assert_eq!(parse_iso_8601(text), None, "{text}");
         }
     }
 

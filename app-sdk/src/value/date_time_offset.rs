@@ -87,7 +87,7 @@ impl<'de> Deserialize<'de> for DateTimeOffset {
     }
 }
 
-/// Also from a text or a pair with an offset, which is .NET's `DateTimeOffset`.
+/// Also accepts .NET's `DateTimeOffset`: a text or a pair with an offset.
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         DateTimeOffset::deserialize(deserializer).map(|time| time.timestamp)
@@ -100,7 +100,7 @@ impl<'de> Visitor<'de> for TextOrPair {
     type Value = DateTimeOffset;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an ISO 8601 text, or a timestamp and its offset in minutes")
+        f.write_str("an ISO 8601 text, or a timestamp, alone or with its offset in minutes")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<DateTimeOffset, E> {

@@ -176,7 +176,7 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
-        let (seconds, nanos) = calendar::read_seconds(text).ok_or(TimestampError)?;
+        let (seconds, nanos) = calendar::parse_iso_8601(text).ok_or(TimestampError)?;
         Self::new(seconds, nanos)
     }
 }

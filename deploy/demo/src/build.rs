@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
 
 use crate::app::App;
-use crate::process::{Group, note_process};
+use crate::process::{Group, print_note};
 use crate::signals::StopSignals;
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ const PROFILE: &str = "demo";
 pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Option<Programs>> {
     let folder = profile_folder()?.with_file_name(PROFILE);
     let started = Instant::now();
-    note_process(&plan_of_work(app, program(&folder, "trunkline").is_file()));
+    print_note(&plan_of_work(app, program(&folder, "trunkline").is_file()));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command
@@ -51,7 +51,7 @@ pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Op
         }
     };
     ensure!(status.success(), "the build failed ({status})");
-    note_process(&format!("built in {} s", started.elapsed().as_secs()));
+    print_note(&format!("built in {} s", started.elapsed().as_secs()));
     Programs::built(&folder, app).map(Some)
 }
 

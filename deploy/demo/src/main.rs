@@ -45,7 +45,7 @@ async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            process::note_process(&format!("error: {error:#}"));
+            process::print_note(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

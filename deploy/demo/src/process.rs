@@ -138,7 +138,7 @@ impl Drop for Group {
 }
 
 /// Prints a note on stderr. A closed terminal is not an error.
-pub(crate) fn note_process(text: &str) {
+pub(crate) fn print_note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -152,7 +152,7 @@ async fn pass_on(output: impl AsyncRead + Unpin, prefix: String) -> VecDeque<Str
     let (mut reader, mut line, mut last) = (BufReader::new(output), Vec::new(), VecDeque::new());
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        note_process(&format!("{prefix}{text}"));
+        print_note(&format!("{prefix}{text}"));
         last.push_back(text);
         if last.len() > LAST_LINES {
             last.pop_front();

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::http_request::post;
 use crate::hub_client::HubClient;
 use crate::plan::{CLIENTS_PER_PROXY, Plan};
-use crate::process::note_process;
+use crate::process::print_note;
 
 const NAMES: [&str; 6] = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Tony"];
 
@@ -74,7 +74,7 @@ impl Robot {
                 Ok(Ok(client)) => drop(self.visit(client).await),
                 Ok(Err(error)) if !is_reported => {
                     is_reported = true;
-                    note_process(&format!("traffic: {} can't connect, and tries again: {error:#}", self.name()));
+                    print_note(&format!("traffic: {} can't connect, and tries again: {error:#}", self.name()));
                 }
                 Ok(Err(_)) | Err(_) => {}
             }

@@ -7,10 +7,9 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Maximum bytes of waiting lines. Further lines are dropped.
 const QUEUE_MAX_BYTES: usize = 1024 * 1024;

@@ -211,9 +211,9 @@ mod tests {
     /// Creates the connection string for a node with modified settings.
     fn line_of(args: &[&str], change: impl FnOnce(&mut Settings)) -> Result<ConnectionLine, String> {
         let args = LineCli::parse_from([&["connection-string"], args].concat()).args;
-        let mut config = Config::try_from(args.node.0).map_err(|error| error.to_string())?;
+        let mut config = Config::try_from(args.node.0).map_err(|error| format!("{error:#}"))?;
         change(&mut config.settings);
-        connection_line(&config, args.app.as_deref(), args.endpoint).map_err(|error| error.to_string())
+        connection_line(&config, args.app.as_deref(), args.endpoint).map_err(|error| format!("{error:#}"))
     }
 
     fn text(args: &[&str]) -> String {

@@ -237,11 +237,27 @@ mod tests {
         assert_eq!(warnings_of(serve(), &["--access-key-file", &key]).len(), 0);
         assert!(is_mounted(Path::new("/run/secrets/key")) && !is_mounted(Path::new("/run/secret/key")));
     }
+}
+
+#[cfg(test)]
+mod typed_tests {
+    use clap::Args;
+
+    use super::*;
+    use crate::flag::ServeArgs;
+
+    fn warnings_of(typed: &[&str]) -> Vec<String> {
+        let command = Command::new("trunkline").subcommand(ServeArgs::augment_args(Command::new("serve")));
+        let matches = command
+            .clone()
+            .get_matches_from([&["trunkline", "serve", "--upstream", "http://127.0.0.1:1"], typed].concat());
+        warnings(&command, &matches, &Sources::default())
+    }
 
     #[test]
     fn a_typed_secret_is_named_with_the_other_ways_to_give_it_and_never_shown() {
         let secret = "the-very-secret-of-this-fleet";
-        let shown = warnings_of(serve(), &["--access-key", secret, "--admin-token", secret, "--metrics-token", secret]);
+        let shown = warnings_of(&["--access-key", secret, "--admin-token", secret, "--metrics-token", secret]);
         assert_eq!(shown.len(), 3, "{shown:?}");
         assert!(shown.iter().all(|line| !line.contains(secret)), "{shown:?}");
         let ways = ["TRUNKLINE_ACCESS_KEY or --access-key-file", "TRUNKLINE_ADMIN_TOKEN or --admin-token-file"];
@@ -253,6 +269,6 @@ mod tests {
     #[test]
     fn files_and_other_flags_are_no_secrets() {
         let none: &[&str] = &[];
-        assert_eq!(warnings_of(serve(), &["--access-key-file", "/k", "--listen", "127.0.0.1:1"]), none);
+        assert_eq!(warnings_of(&["--access-key-file", "/k", "--listen", "127.0.0.1:1"]), none);
     }
 }

@@ -1,8 +1,7 @@
 //! `trunkline new`: creates the folder of a new app with a hub, a page, tests and a compose file.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::{Context, bail};
 use clap::Args;

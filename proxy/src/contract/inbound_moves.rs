@@ -14,8 +14,7 @@ use super::http::negotiate;
 use super::hub_message::{cast, flow};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, expired_token, settle, token};
 use super::moves::{ComingClient, call, come_back, sequence};
-use crate::engine::shard::ShardCommand;
-use crate::engine::shard::moving;
+use crate::engine::shard::{ShardCommand, moving};
 use crate::ground::net::connector::MemoryNetwork;
 
 /// Three nodes: the client is at the first and returns at the second. Its app server has a link to each.

@@ -121,7 +121,7 @@ async fn what_belongs_to_a_call_goes_where_the_call_went() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_result_that_a_secondary_home_asks_for_comes_back_to_it_once() {
+async fn a_result_that_a_secondary_asks_for_comes_back_to_it_once() {
     let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
@@ -147,7 +147,7 @@ async fn a_result_that_a_secondary_home_asks_for_comes_back_to_it_once() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_lost_secondary_home_fails_its_calls_alone_and_another_app_server_of_the_group_takes_over() {
+async fn a_lost_secondary_fails_its_calls_alone_and_another_app_server_of_the_group_takes_over() {
     let (mut scene, mut first, mut client) = scene_with_math().await;
     client.send(&(call("1", "Sum") + &call("2", "A"))).await;
     accept(&mut first, &client).await;
@@ -257,7 +257,7 @@ async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_secondary_home_pauses_its_client_and_the_home_does_not_resume_it() {
+async fn a_secondary_pauses_its_client_and_the_home_does_not_resume_it() {
     let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
@@ -274,7 +274,7 @@ async fn a_secondary_home_pauses_its_client_and_the_home_does_not_resume_it() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_secondary_home_that_closes_the_connection_ends_it_everywhere() {
+async fn a_secondary_that_closes_the_connection_ends_it_everywhere() {
     let mut scene = scene().await;
     let mut math = scene.secondary("math", "math-1").await;
     let mut admin = scene.secondary("admin", "admin-1").await;
@@ -299,7 +299,7 @@ async fn a_secondary_home_that_closes_the_connection_ends_it_everywhere() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_secondary_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on() {
+async fn a_secondary_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on() {
     let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&(call("1", "Sum") + &cast("A"))).await;
     math.opening().await;
@@ -338,7 +338,7 @@ async fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended()
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_client_that_comes_back_finds_its_secondary_homes_and_sends_again_what_has_waited() {
+async fn a_client_that_comes_back_finds_its_secondarys_and_sends_again_what_has_waited() {
     let mut scene = scene().await;
     let mut math = scene.secondary("math", "math-1").await;
     let (mut client, target) = Client::connect_stateful(&scene.fixture, &mut scene.home, "/chat").await;

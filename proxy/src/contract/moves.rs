@@ -15,8 +15,7 @@ use super::fleet_nodes::{FleetNode, nodes, until};
 use super::hub_message::{cast, flow};
 use super::rest_data_plane::BackEnd;
 use super::scene::{LinkedApp, shop};
-use crate::engine::shard::moving;
-use crate::engine::shard::{ShardCommand, ShardState};
+use crate::engine::shard::{ShardCommand, ShardState, moving};
 
 /// Two nodes, and one app server with a link to each.
 struct Scene {

@@ -285,7 +285,7 @@ impl UserGroups {
 
     /// From now on, records what the store doesn't have.
     pub(crate) fn begin_storing(&self) {
-        self.kept().unwritten.begin_write();
+        self.kept().unwritten.begin_recording();
     }
 
     /// Sets the store's clock. Later calls have no effect.
@@ -483,10 +483,10 @@ impl KeptGroups {
     fn take_membership(&mut self, user: &UserKey, group: &str) {
         let Some((signer, of_hub)) = self.hubs.get_mut(&user.0) else { return };
         let signer = signer.clone();
-        if of_hub.take_bytes(weight(user, group)) {
+        if of_hub.subtract(weight(user, group)) {
             self.hubs.remove(&user.0);
         }
-        if self.signers.get_mut(&signer).is_some_and(|used| used.take_bytes(weight(user, group))) {
+        if self.signers.get_mut(&signer).is_some_and(|used| used.subtract(weight(user, group))) {
             self.signers.remove(&signer);
         }
     }
@@ -498,7 +498,7 @@ fn weight((hub, user): &UserKey, group: &str) -> usize {
 
 impl KeptUse {
     /// Subtracts one membership of this size. Returns whether it was the last.
-    fn take_bytes(&mut self, bytes: usize) -> bool {
+    fn subtract(&mut self, bytes: usize) -> bool {
         (self.count, self.bytes) = (self.count.saturating_sub(1), self.bytes.saturating_sub(bytes));
         self.count == 0
     }

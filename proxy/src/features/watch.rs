@@ -106,9 +106,9 @@ impl Tap for Watches {
                 TapEvent::Arrived => watch.follow(connections, slot, ConnectionChange::Arrived),
                 TapEvent::GroupsChanged => watch.regroup(connections, slot),
                 TapEvent::Closed(cause, detail) => {
-                    watch.close_slot(slot, ConnectionChange::Closed(cause, detail.map(Into::into)));
+                    watch.stop_following(slot, ConnectionChange::Closed(cause, detail.map(Into::into)));
                 }
-                TapEvent::Moved => watch.close_slot(slot, ConnectionChange::Moved),
+                TapEvent::Moved => watch.stop_following(slot, ConnectionChange::Moved),
                 TapEvent::RulesChanged | TapEvent::Copied(..) | TapEvent::Reported(_) => {}
             }
         }
@@ -257,7 +257,7 @@ impl Watches {
         let (first, mut mark) = (self.next_mark, None);
         for watch in &mut self.all {
             for (summary, at) in summaries.iter().zip(first..) {
-                let Some(connection) = watch.take_piece(slot, (client, user), summary) else { continue };
+                let Some(connection) = watch.admit_message(slot, (client, user), summary) else { continue };
                 let message = WatchedMessage::new(connection, MessageDirection::Up, watch.shown(summary));
                 if watch.detail() != WatchDetail::Times {
                     watch.add_message(message, read_at);
@@ -321,7 +321,7 @@ impl Watches {
         let mut awaited = Vec::new();
         for watch in self.all.iter_mut().filter(|watch| is_meant(watch)) {
             for summary in summaries {
-                let Some(connection) = watch.take_piece(slot, (client, None), summary) else { continue };
+                let Some(connection) = watch.admit_message(slot, (client, None), summary) else { continue };
                 let message = WatchedMessage {
                     app: Some(client.home().app),
                     is_open: true,

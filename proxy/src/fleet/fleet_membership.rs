@@ -309,7 +309,7 @@ impl Membership {
         // A node without clients stops between two beats. Without a goodbye, it would count as lost.
         self.send_to_members(&NodeMessage::State(self.state()));
         self.left.cancel();
-        self.interest.iter().for_each(|interest| interest.end_interest());
+        self.interest.iter().for_each(|interest| interest.end_waits());
         let links: Vec<_> = self.all().iter().flat_map(|member| member.links.living()).collect();
         links.iter().for_each(|link| link.give_up());
         let all_gone = async {

@@ -138,7 +138,7 @@ impl OwnInterest {
     }
 
     /// Ends all waits when the node leaves the fleet.
-    pub(crate) fn end_interest(&self) {
+    pub(crate) fn end_waits(&self) {
         let mut reported = self.reported();
         reported.is_over = true;
         let waiting = std::mem::take(&mut reported.waiting);
@@ -313,7 +313,7 @@ mod tests {
         let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
         let hold = interest.hold(hub, &[Wanted::Everyone]);
         let waiting = hold.acknowledged();
-        interest.end_interest();
+        interest.end_waits();
         waiting.await;
         interest.hold(hub, &[Wanted::Group("later")]).acknowledged().await;
     }

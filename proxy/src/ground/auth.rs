@@ -24,8 +24,7 @@ pub(crate) use client_terms::{ClientTerms, SERVICE_USER_CLAIMS, StickyServer, us
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;
 pub(crate) use policy::ISSUERS_MAX;
-pub use policy::Issuer;
-pub use policy::TokenPolicy;
+pub use policy::{Issuer, TokenPolicy};
 pub(crate) use trunkline_protocol::access_token::User;
 
 /// Keys and tokens that a node accepts, in addition to its access keys.

@@ -13,13 +13,11 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
-pub(crate) use budget::{Budget, BudgetShare};
-pub(crate) use budget::{ByteBudget, largest};
+pub(crate) use budget::{Budget, BudgetShare, ByteBudget, largest};
 pub(crate) use first_names::FirstNames;
 pub(crate) use holder::{Holders, pass_interval};
 pub(crate) use lease::{Lease, LeaseTable, Leases};
-pub(crate) use permit::Partitions;
-pub(crate) use permit::{Full, Permit, Permits, fair_share};
+pub(crate) use permit::{Full, Partitions, Permit, Permits, fair_share};
 pub(crate) use recent::Recent;
 pub(crate) use turn::{Turn, TurnLine, TurnSource, Turns};
 

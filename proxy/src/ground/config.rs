@@ -29,10 +29,10 @@ pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
-pub use listener_settings::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
-pub use listener_settings::{HttpTransportSettings, PortSharing, ProxyProtocolSettings};
-pub use listener_settings::{NetworkError, TrustedNetworks};
-pub use listener_settings::{PathPrefix, PathPrefixError};
+pub use listener_settings::{
+    AmbiguousHeaders, HttpTransportSettings, NetworkError, PathPrefix, PathPrefixError, PortSharing,
+    ProxyProtocolSettings, TrustedHeader, TrustedHeaders, TrustedNetworks,
+};
 pub use nats_settings::{NatsCredentials, NatsServer, NatsSettings, check_nats_prefix};
 pub use node_config::Config;
 #[cfg(feature = "otlp")]
@@ -40,14 +40,15 @@ pub use node_config::OtlpSettings;
 pub use option_group::{OptionGroup, OptionKind, OptionRow};
 pub(crate) use option_group::{OptionValue, settings};
 pub(crate) use origin_pattern::Origin;
-pub use origin_pattern::{HostPattern, HostRules};
-pub use origin_pattern::{OriginError, OriginPattern};
-pub use secret_source::{AdminTokenSource, GivenKeys, LineCounts, SecretSources, TokenKeySources};
-pub use secret_source::{SecretFileError, SecretLine};
-pub use secret_source::{WebhookSecret, WebhookSecretError};
+pub use origin_pattern::{HostPattern, HostRules, OriginError, OriginPattern};
+pub use secret_source::{
+    AdminTokenSource, GivenKeys, LineCounts, SecretFileError, SecretLine, SecretSources, TokenKeySources,
+    WebhookSecret, WebhookSecretError,
+};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
-pub use webhook_settings::{ConnectItem, ConnectItemError};
-pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings, WebhookTableError};
+pub use webhook_settings::{
+    ConnectItem, ConnectItemError, WebhookConnecting, WebhookRule, WebhookSettings, WebhookTableError,
+};
 
 /// Timeout of an app's client authorization. Official clients wait for 100 s, people don't.
 pub const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);

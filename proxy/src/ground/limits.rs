@@ -32,8 +32,7 @@ use crate::ground::net::descriptor::client_files_max;
 
 pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use answer_budget::{AnswerBudget, LinkAnswers, QuestionRefusal};
-pub(crate) use app_rate::{AppHolder, AppRate, AppRates, RateTurn};
-pub(crate) use app_rate::{MethodRates, RatedCall, RatedCaller};
+pub(crate) use app_rate::{AppHolder, AppRate, AppRates, MethodRates, RateTurn, RatedCall, RatedCaller};
 pub(crate) use auth_throttle::AuthThrottle;
 pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
@@ -42,8 +41,7 @@ pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_permit::{RestPermit, RestPermits, RestShare};
 pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
-pub(crate) use throttle::LogThrottle;
-pub(crate) use throttle::{Bucket, Quota, TooFast};
+pub(crate) use throttle::{Bucket, LogThrottle, Quota, TooFast};
 
 /// Maximum rate of log lines caused by clients. A client in a reconnect loop could fill a disk. Counters and the
 /// connection history cover all clients.

@@ -18,8 +18,9 @@ use http::StatusCode;
 
 pub(crate) use counter::{Counter, Gauge};
 pub(crate) use histogram::{Buckets, Distribution, DurationBuckets, FanOutBuckets, Histogram, LifetimeBuckets};
-pub(crate) use hub_counters::{CauseCounters, ClientProtocol, ConnectionCounters, HubCounters};
-pub(crate) use hub_counters::{LabelledCounters, MirrorCounters, RuleCounters};
+pub(crate) use hub_counters::{
+    CauseCounters, ClientProtocol, ConnectionCounters, HubCounters, LabelledCounters, MirrorCounters, RuleCounters,
+};
 pub(crate) use metric_family::{
     Families, LabelledSample, Measure, Metered, MetricKind, MetricRow, Sample, label, metered, metric_rows,
 };

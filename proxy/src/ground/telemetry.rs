@@ -17,13 +17,11 @@ use trunkline_protocol::trace_context::TraceContext;
 
 use crate::ground::clock::unix_ns;
 
-pub(crate) use span_queue::ExportCounters;
 #[cfg(feature = "otlp")]
 pub(crate) use span_queue::ExportedSignal;
 #[cfg(any(feature = "otlp", test))]
 pub(crate) use span_queue::SpanKind;
-pub(crate) use span_queue::SpanQueue;
-pub(crate) use span_queue::{SpanRecord, clipped};
+pub(crate) use span_queue::{ExportCounters, SpanQueue, SpanRecord, clipped};
 pub use span_tracer::SamplingTerms;
 pub(crate) use span_tracer::SpanTracer;
 

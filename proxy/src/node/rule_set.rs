@@ -148,7 +148,7 @@ impl RuleSet {
         let Some(issuer) = &self.admission.verifier.policy.issuer else { return Ok(()) };
         let table = access.issuers.iter().find(|table| table.is_named(issuer));
         table.map_or(Ok(()), |table| {
-            Err(GroupError::IssuerTwice { table: table.name().to_owned(), issuer: issuer.to_string() })
+            Err(GroupError::IssuerTwice { table: table.name().to_owned(), issuer: issuer.clone() })
         })
     }
 

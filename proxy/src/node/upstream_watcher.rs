@@ -15,8 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::manifest::Manifest;
 
-use super::app_instance::AppDoubt;
-use super::app_instance::{AppInstances, Sighting};
+use super::app_instance::{AppDoubt, AppInstances, Sighting};
 use super::upstream_news::UpstreamNews;
 use crate::edge::observer::UpstreamProblems;
 use crate::engine::shard::{ShardCommand, Shared};

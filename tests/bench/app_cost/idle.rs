@@ -4,11 +4,10 @@
 //!  "\n" ──► memory ─► N connect ─► memory ─► N more connect ─► memory ──► {"before":…}
 //! ```
 
-use std::fs;
-use std::io;
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
+use std::{fs, io};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};

@@ -27,7 +27,6 @@ use serde_json::json;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 use trunkline_bench::mover::Mover;
-use trunkline_tests::harness::command;
 use trunkline_tests::harness::command::print_line;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_client::exchange;
@@ -35,7 +34,7 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{Fixture, until};
 use trunkline_tests::harness::sockets::free_address;
-use trunkline_tests::harness::token;
+use trunkline_tests::harness::{command, token};
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
 /// Time after which a frozen node is late, with a large margin.

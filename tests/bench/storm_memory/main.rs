@@ -18,15 +18,14 @@ use clap::Parser;
 use serde::Serialize;
 use trunkline_bench::product::Product;
 use trunkline_bench::spread::Spread;
-use trunkline_generator::connect;
 use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::memory::Memory;
 use trunkline_generator::origin::Origins;
 use trunkline_generator::residents::Residents;
-use trunkline_generator::upgrade;
 use trunkline_generator::visitors::Arrivals;
 use trunkline_generator::welcome::HubWelcome;
 use trunkline_generator::workload::settle;
+use trunkline_generator::{connect, upgrade};
 use trunkline_tests::harness::command;
 use trunkline_tests::harness::command::print_line;
 

@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 
-use crate::frame;
 use crate::frame_protocol::{FrameProtocol, Heard, Hub};
-use crate::upgrade;
 use crate::welcome::{HubWelcome, Next, Welcome};
+use crate::{frame, upgrade};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -2,9 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use crate::frame;
 use crate::frame_protocol::{FrameProtocol, HANDSHAKE_ANSWER, Heard, Hub};
-use crate::upgrade;
+use crate::{frame, upgrade};
 
 /// Next step of opening a connection.
 #[derive(Debug, PartialEq, Eq)]

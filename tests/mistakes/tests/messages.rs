@@ -7,11 +7,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::thread;
+use std::{fs, thread};
 
 use serde::Deserialize;
 

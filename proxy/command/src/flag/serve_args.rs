@@ -21,8 +21,6 @@ use trunkline_proxy::parts::{
 };
 use trunkline_proxy::{Config, OriginError, OriginPattern, Resolver, Settings};
 
-use super::LogArgs;
-use super::TrustArgs;
 use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
@@ -36,6 +34,7 @@ use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::value_parser::{bytes, bytes_text, seconds};
 use super::webhook_args::WebhookArgs;
+use super::{LogArgs, TrustArgs};
 use crate::logging::LOG_TARGET;
 use crate::quantity::duration_text;
 

@@ -49,7 +49,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<A
     let table = ConnectionTable::default();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match table.take_place(peer.ip()) {
+            Ok((stream, peer)) => match table.take_permit(peer.ip()) {
                 Some(place) => {
                     tokio::spawn(serve_connection(stream, peer, place, router.clone(), counters.clone()));
                     // Starts the new task before the next accept, so that a probe is answered before it could be
@@ -170,7 +170,7 @@ pub(super) type ConnectionPermit = Lease<AdminConnection>;
 
 impl ConnectionTable {
     /// Takes a permit for a new connection, displacing another if needed. `None` if none can be displaced.
-    pub(super) fn take_place(&self, address: IpAddr) -> Option<ConnectionPermit> {
+    pub(super) fn take_permit(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let address = address.to_canonical();
         let new = AdminConnection { address, phase: Phase::Waiting, since: Instant::now() };
         let is_of_address = |open: &AdminConnection| open.address == address;
@@ -197,9 +197,8 @@ impl ConnectionPermit {
 #[cfg(test)]
 mod tests {
     use axum::routing::{get, post};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -277,8 +276,8 @@ mod tests {
     #[test]
     fn of_a_thousand_half_sent_heads_of_one_address_the_oldest_go_and_others_keep_their_places() {
         let table = ConnectionTable::default();
-        let other = table.take_place(ip(1)).unwrap();
-        let permits: Vec<_> = (0..1_000).map(|_| table.take_place(ip(7)).unwrap()).collect();
+        let other = table.take_permit(ip(1)).unwrap();
+        let permits: Vec<_> = (0..1_000).map(|_| table.take_permit(ip(7)).unwrap()).collect();
         let left: Vec<_> =
             permits.iter().enumerate().filter(|(_, place)| !is_displaced(place)).map(|(at, _)| at).collect();
         assert_eq!(left, (1_000 - PER_ADDRESS_MAX..1_000).collect::<Vec<_>>());
@@ -288,7 +287,7 @@ mod tests {
     #[test]
     fn of_many_addresses_the_one_that_has_waited_longest_makes_room() {
         let table = ConnectionTable::default();
-        let permits: Vec<_> = (0..1_000).map(|number| table.take_place(ip(number)).unwrap()).collect();
+        let permits: Vec<_> = (0..1_000).map(|number| table.take_permit(ip(number)).unwrap()).collect();
         assert_eq!(permits.iter().filter(|place| !is_displaced(place)).count(), CONNECTIONS_MAX);
         drop(permits);
         assert!(table.0.lock().len() == 0);
@@ -297,15 +296,15 @@ mod tests {
     #[test]
     fn answers_are_never_displaced_and_requests_only_when_nothing_waits() {
         let table = ConnectionTable::default();
-        let permits: Vec<_> = (0..PER_ADDRESS_MAX).map(|_| table.take_place(ip(7)).unwrap()).collect();
+        let permits: Vec<_> = (0..PER_ADDRESS_MAX).map(|_| table.take_permit(ip(7)).unwrap()).collect();
         permits.iter().for_each(|place| place.enter(Phase::Answering));
-        assert!(table.take_place(ip(7)).is_none());
-        assert!(table.take_place(ip(8)).is_some(), "others have room");
+        assert!(table.take_permit(ip(7)).is_none());
+        assert!(table.take_permit(ip(8)).is_some(), "others have room");
         permits[5].enter(Phase::Asking);
         permits[9].enter(Phase::Waiting);
-        let new = table.take_place(ip(7)).unwrap();
+        let new = table.take_permit(ip(7)).unwrap();
         new.enter(Phase::Answering);
         assert!(is_displaced(&permits[9]) && !is_displaced(&permits[5]));
-        assert!(table.take_place(ip(7)).is_some() && is_displaced(&permits[5]));
+        assert!(table.take_permit(ip(7)).is_some() && is_displaced(&permits[5]));
     }
 }

@@ -174,16 +174,18 @@ impl BodyFields {
     }
 }
 
-/// Fields of an order: of a body with at most this many bytes, in a request without parameters.
+/// Body of a request without query parameters. `MAX_BYTES` is for the error: the route's `DefaultBodyLimit` has the
+/// same value.
 pub(super) struct OrderFields<const MAX_BYTES: usize>(pub(super) BodyFields);
 
 impl<S: Send + Sync, const MAX_BYTES: usize> FromRequest<S> for OrderFields<MAX_BYTES> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        QueryParameters::from_uri(request.uri())?.refuse_rest()?;
-        let headers = request.headers().clone();
+        let (uri, headers) = (request.uri().clone(), request.headers().clone());
+        // Read before any check: the audit log shows the body of a refused request, too.
         let body = Bytes::from_request(request, state).await;
+        QueryParameters::from_uri(&uri)?.refuse_rest()?;
         let body = body.map_err(|rejection| ApiError::unread_body(&rejection, MAX_BYTES))?;
         BodyFields::from_body(&headers, &body).map(Self)
     }
@@ -205,7 +207,24 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::body::Body;
+    use http_body_util::{BodyExt, Full};
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_body_of_an_order_with_an_unknown_parameter_is_read_before_the_refusal() {
+        let is_read = Arc::new(AtomicBool::new(false));
+        let read = is_read.clone();
+        let body = Full::new(Bytes::from_static(b"{}")).inspect_frame(move |_| read.store(true, Ordering::Relaxed));
+        let request = Request::post("/?scop=node").header(CONTENT_TYPE, "application/json").body(Body::new(body));
+        let refused = OrderFields::<100>::from_request(request.unwrap(), &()).await.err().unwrap();
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        assert!(is_read.load(Ordering::Relaxed), "the audit log shows what was ordered");
+    }
 
     fn query(text: &'static str) -> Result<QueryParameters, ApiError> {
         QueryParameters::from_uri(&Uri::from_static(text))

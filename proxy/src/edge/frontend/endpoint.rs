@@ -9,11 +9,10 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 use trunkline_protocol::manifest::NODE_HEADER;
 
-use super::ProxyClient;
-use super::Routed;
 use super::authorizer::Authorizer;
 use super::path_rule::{is_path, is_private};
 use super::plain_response::{because, plain, unavailable};
+use super::{ProxyClient, Routed};
 use crate::edge::rest::Rest;
 use crate::engine::shard::{ShardSender, Shared};
 use crate::engine::upstream::{Hub, RouteChoice, ServerGroup};

@@ -59,7 +59,8 @@ pub(crate) fn because(cause: Cause, mut answer: Response) -> Response {
     answer
 }
 
-/// Ends the connection with a response: its rest can't be read reliably, or belongs to others.
+/// Adds `Connection: close` to a response: later bytes of the connection can't be parsed reliably, or are meant for
+/// another server.
 pub(crate) fn closing(mut answer: Response) -> Response {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer

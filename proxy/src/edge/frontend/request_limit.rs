@@ -230,7 +230,8 @@ pub(crate) fn bound_body(endpoint: &Endpoint, headers: &HeaderMap, body: Body) -
     Ok(if is_empty { body } else { Body::new(Limited::new(TimedBody::for_hub(body, limit), most)) })
 }
 
-/// Creates and counts the refusal at a limit: 429 if the client itself has reached it, and 503 if others have, too.
+/// Counts a request over a limit and creates its refusal: 429 if the limit is the client's own, 503 if all clients
+/// share it.
 fn refuse(endpoint: &Endpoint, limit: Limit, retry_after: Duration, text: impl IntoResponse) -> Response {
     endpoint.counters.limit(limit).increment();
     let status = match limit {

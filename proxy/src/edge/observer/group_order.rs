@@ -16,7 +16,8 @@ use crate::fleet::{Fleet, FleetAnswer, FleetEntry};
 pub(crate) struct GroupOrder {
     pub(crate) hub: String,
     pub(crate) group: String,
-    /// A client, or a user. The user stands for the current connections; leaving also ends what applies to future ones.
+    /// A connection or a user; the API creates no other kind. For a user the order applies to current connections, and
+    /// leaving also ends memberships of future ones.
     pub(crate) subject: Addressee,
     pub(crate) step: GroupStep,
 }

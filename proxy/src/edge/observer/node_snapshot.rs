@@ -15,8 +15,7 @@ use super::rule_snapshot::{self, RuleCounts};
 use super::snapshot::{
     ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates, StoreSnapshot, WebhookSnapshot, client_summary,
 };
-use crate::engine::shard::{Census, ClientKind};
-use crate::engine::shard::{ShardSender, Shared};
+use crate::engine::shard::{Census, ClientKind, ShardSender, Shared};
 use crate::engine::upstream::{AppServerId, AppTarget, Hub, HubIndex};
 use crate::features::inspection::{ClientSelection, Inspector, UnassignedClients, unassigned_by_hub};
 use crate::fleet::own_phase;

@@ -81,10 +81,8 @@ pub(super) struct RebalancePlan {
     per_round: u64,
     /// Clients that nodes keep, by instance, unless the goal is the mean.
     keeps: Vec<(String, u64)>,
-    /// Number of clients that should leave their nodes.
-    pub(super) planned: u64,
-    /// Net number of clients that have left, from the loads: a client that returns to its node is not counted.
-    pub(super) moved: u64,
+    planned: u64,
+    moved: u64,
     /// Clients shed in recent rounds, latest last.
     recent_sheds: VecDeque<u64>,
     /// Clients shed before these rounds.
@@ -137,6 +135,16 @@ impl RebalancePlan {
         };
         plan.planned = plan.excesses(loads).iter().map(|order| order.clients).sum();
         Ok(plan)
+    }
+
+    /// Number of clients that should leave their nodes.
+    pub(super) fn planned(&self) -> u64 {
+        self.planned
+    }
+
+    /// Net number of clients that have left, from the loads: a client that returns to its node is not counted.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
     }
 
     /// Clients shed in vain: they returned, went to a node with enough clients, or did not reconnect. Clients of recent
@@ -343,7 +351,7 @@ mod tests {
     #[test]
     fn nodes_above_the_mean_shed_down_to_it_at_the_given_rate() {
         let mut plan = plan(RebalanceGoal::Mean, 30, &[100, 60, 0, 0]);
-        assert_eq!(plan.planned, 60 + 20);
+        assert_eq!(plan.planned(), 60 + 20);
         assert_eq!(orders(plan.round(&loads(&[100, 60, 0, 0]))), [("n0".into(), 23), ("n1".into(), 7)]);
     }
 
@@ -353,12 +361,12 @@ mod tests {
         assert_eq!(orders(plan.round(&loads(&[60, 0]))), [("n0".into(), 30)]);
         plan.handle_sheds(30, None);
         assert_eq!(orders(plan.round(&loads(&[30, 0]))), [], "30 are on their way");
-        assert_eq!((plan.moved, plan.failed(false)), (0, 0));
+        assert_eq!((plan.moved(), plan.failed(false)), (0, 0));
         let mut away = loads(&[30, 10]);
         away[0].away = 20;
         assert_eq!(orders(plan.round(&away)), []);
         assert_eq!(plan.round(&loads(&[30, 30])), Round::End(RebalanceState::Done, None));
-        assert_eq!((plan.moved, plan.failed(true)), (30, 0));
+        assert_eq!((plan.moved(), plan.failed(true)), (30, 0));
     }
 
     #[test]
@@ -366,22 +374,22 @@ mod tests {
         let mut plan = plan(RebalanceGoal::Mean, 100, &[60, 0]);
         plan.handle_sheds(30, None);
         assert_eq!(orders(plan.round(&loads(&[45, 15]))), [("n0".into(), 15)]);
-        assert_eq!(plan.moved, 15);
+        assert_eq!(plan.moved(), 15);
         plan.handle_sheds(15, None);
         assert_eq!(plan.round(&loads(&[30, 30])), Round::End(RebalanceState::Done, None));
-        assert_eq!((plan.moved, plan.failed(true)), (30, 15));
+        assert_eq!((plan.moved(), plan.failed(true)), (30, 15));
     }
 
     #[test]
     fn a_percentage_is_of_the_clients_of_nodes_above_the_mean_which_they_keep() {
         let mut some = plan(RebalanceGoal::Percent(10), 1000, &[101, 80, 20]);
-        assert_eq!(some.planned, 11 + 8);
+        assert_eq!(some.planned(), 11 + 8);
         assert_eq!(run(&mut some, &[101, 80, 20]).0, RebalanceState::Done);
-        assert_eq!(plan(RebalanceGoal::Percent(100), 1000, &[90, 0, 0]).planned, 60);
-        assert_eq!(plan(RebalanceGoal::Percent(1), 1000, &[90, 0, 0]).planned, 1);
+        assert_eq!(plan(RebalanceGoal::Percent(100), 1000, &[90, 0, 0]).planned(), 60);
+        assert_eq!(plan(RebalanceGoal::Percent(1), 1000, &[90, 0, 0]).planned(), 1);
         let mut nearly = plan(RebalanceGoal::Percent(50), 1000, &[80, 0]);
         assert_eq!(nearly.round(&loads(&[42, 38])), Round::End(RebalanceState::Done, None));
-        assert_eq!((nearly.planned, nearly.moved), (40, 38));
+        assert_eq!((nearly.planned(), nearly.moved()), (40, 38));
     }
 
     #[test]
@@ -424,7 +432,7 @@ mod tests {
             rounds += 1;
         };
         assert!(reason.contains("come to n0 as leave") && reason.contains("load balancer"), "{reason}");
-        assert_eq!((rounds, plan.moved, plan.failed(true)), (IDLE_ROUNDS_MAX, 0, 150));
+        assert_eq!((rounds, plan.moved(), plan.failed(true)), (IDLE_ROUNDS_MAX, 0, 150));
     }
 
     #[test]

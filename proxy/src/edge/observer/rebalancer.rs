@@ -149,7 +149,7 @@ impl RebalancerParts {
             id: format!("{:016x}", u64::from_ne_bytes(random_bytes())),
             node: self.shared.settings.node.clone(),
             to: goal.label().into(),
-            planned: plan.planned,
+            planned: plan.planned(),
             state: if request.is_dry_run { RebalanceState::Planned } else { RebalanceState::Running },
             begun_ms: unix_ms(),
             missing: missing.into_iter().chain(missing_addresses(&fleet)).collect(),
@@ -167,7 +167,7 @@ impl RebalancerParts {
         }
         told("begun", &report);
         let id = report.id.clone();
-        if plan.planned == 0 {
+        if plan.planned() == 0 {
             let state = if unknown.is_none() { RebalanceState::Done } else { RebalanceState::Stalled };
             let ended = self.board.update(&id, |report| (report.state, report.reason) = (state, unknown));
             return Ok(ended.unwrap_or(report));
@@ -205,7 +205,7 @@ impl RebalancerParts {
         let round = plan.round(&loads);
         let is_over = matches!(round, Round::End(..));
         let progress = |report: &mut RebalanceReport| {
-            (report.moved, report.failed) = (plan.moved, plan.failed(is_over));
+            (report.moved, report.failed) = (plan.moved(), plan.failed(is_over));
             if let Round::End(state, reason) = &round {
                 (report.state, report.reason) = (*state, reason.clone());
             }

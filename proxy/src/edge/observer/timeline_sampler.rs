@@ -160,7 +160,7 @@ impl TimelineSampler {
         let there = members.iter().map(|member| (member, standing_of_node(member, now_ms)));
         for (member, standing) in gone.chain(there) {
             let party = (TimelineParty::Node, member.boot(), member.name());
-            marks.extend(self.note_parties(party, standing, at_ms));
+            marks.extend(self.note_party(party, standing, at_ms));
         }
         self.members = members.to_vec();
     }
@@ -174,12 +174,12 @@ impl TimelineSampler {
         let there = apps.iter().map(|(instance, pools)| (instance, pools, standing_of_app(pools)));
         for (instance, pools, standing) in gone.chain(there) {
             let name = pools.first().map(|pool| pool.app.name.clone()).unwrap_or_default();
-            marks.extend(self.note_parties((TimelineParty::App, instance, &name), standing, at_ms));
+            marks.extend(self.note_party((TimelineParty::App, instance, &name), standing, at_ms));
         }
         self.apps = apps;
     }
 
-    fn note_parties(
+    fn note_party(
         &mut self,
         (party, id, name): (TimelineParty, &str, &str),
         standing: Standing,

@@ -1,9 +1,8 @@
 //! Exporter: sends batches of ended spans, and metrics periodically, until the node stops.
 
-use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, mem};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prometheus::proto::MetricFamily;

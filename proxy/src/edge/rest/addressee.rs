@@ -51,7 +51,7 @@ pub(crate) fn to_clients(to: Addressee, payloads: Payloads, excluded: Vec<ByteSt
     }
 }
 
-pub(crate) fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteString>) -> ServiceMessage {
+pub(super) fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteString>) -> ServiceMessage {
     let close =
         |subject: &str| CloseWithAck { subject: subject.into(), reason: reason.map(Into::into), ack_id: 0, excluded };
     match whom {
@@ -63,7 +63,7 @@ pub(crate) fn close_order(whom: &Addressee, reason: Option<String>, excluded: Ve
     }
 }
 
-pub(crate) fn filtered(filter: &str, message: &ServiceMessage) -> ServiceMessage {
+pub(super) fn filtered(filter: &str, message: &ServiceMessage) -> ServiceMessage {
     ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() })
 }
 
@@ -87,10 +87,10 @@ pub(crate) fn leave_order(whom: &Addressee, group: String) -> ServiceMessage {
     }
 }
 
-pub(crate) fn change(connection: String, group: Option<String>) -> GroupChange {
+pub(super) fn change(connection: String, group: Option<String>) -> GroupChange {
     GroupChange { connection_id: connection.into(), group: group.map(Into::into), ack_id: 0 }
 }
 
-pub(crate) fn user_change(user: String, group: Option<String>) -> UserGroupChange {
+pub(super) fn user_change(user: String, group: Option<String>) -> UserGroupChange {
     UserGroupChange { user_id: user.into(), group: group.map(Into::into), ack_id: 0, ttl_s: None }
 }

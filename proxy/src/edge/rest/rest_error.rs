@@ -34,8 +34,8 @@ impl RestError {
         Self { status, code, message: message.into(), target: None, headers: HeaderMap::new() }
     }
 
-    /// Creates the error of a node that may do the same in a second.
-    fn brief(code: &'static str, message: impl Into<String>) -> Self {
+    /// Creates a 503 error with `Retry-After`: the request may succeed in a second.
+    fn temporary(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
@@ -82,38 +82,38 @@ impl RestError {
 
     pub(super) fn busy(max: usize) -> Self {
         let text = format!("this node has reached its limit of {max} concurrent requests: see --rest-requests-max");
-        Self::brief("Error.Node.Busy", text)
+        Self::temporary("Error.Node.Busy", text)
     }
 
     pub(super) fn too_many_calls(full: &TableFull) -> Self {
         let waiting = full.describe("pending client results");
         let text = format!("this node has {waiting}: invoke fewer clients at a time, or see --rest-requests-max");
-        Self::brief("Error.Node.Busy", text)
+        Self::temporary("Error.Node.Busy", text)
     }
 
     pub(super) fn too_many_lists(full: &TableFull) -> Self {
         let text = format!("this node has {}: list and count less at a time", full.describe("lists in progress"));
-        Self::brief("Error.Node.Busy", text)
+        Self::temporary("Error.Node.Busy", text)
     }
 
     /// Creates the error for a request displaced by another caller while its body was missing.
     pub(super) fn displaced() -> Self {
         let text = "the request was displaced: its body had not arrived, all permits were in use, and this caller had \
                     more than a quarter of them: send bodies immediately, or see --rest-requests-max";
-        Self::brief("Error.Node.Busy", text)
+        Self::temporary("Error.Node.Busy", text)
     }
 
     pub(super) fn stopping() -> Self {
-        Self::brief("Error.Node.Stopping", "this node is stopping")
+        Self::temporary("Error.Node.Stopping", "this node is stopping")
     }
 
     pub(super) fn store_away(problem: &str) -> Self {
-        Self::brief("Error.Store.Unreachable", problem)
+        Self::temporary("Error.Store.Unreachable", problem)
     }
 
     pub(super) fn incomplete(missing: &[String]) -> Self {
         let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));
-        Self::brief("Error.Fleet.Incomplete", text)
+        Self::temporary("Error.Fleet.Incomplete", text)
     }
 
     pub(super) fn incomplete_list(missing: &[String]) -> Self {
@@ -121,7 +121,7 @@ impl RestError {
             "these nodes did not answer: {}; retry, or accept the answer of the other nodes by partial=true",
             missing.join(", ")
         );
-        Self::brief("Error.Fleet.Incomplete", text).with_missing(missing)
+        Self::temporary("Error.Fleet.Incomplete", text).with_missing(missing)
     }
 
     /// Adds the nodes without an answer.

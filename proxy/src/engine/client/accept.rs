@@ -148,7 +148,7 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     let (hub, id) = (&pending.hub, &*pending.open.connection_id);
     shard.counters().hub(hub.index().get()).refused.count(cause);
     debug!(hub = hub.name(), connection = short(id), %cause, detail, "client connection refused");
-    let past = PastConnection::new(id, cause, detail.as_deref()).since_opening(&pending.open);
+    let past = PastConnection::new(id, cause, detail.as_deref()).with_opening(&pending.open);
     let (name, transport) = (Some(hub.name().into()), Some(pending.transport));
     shard.shared().remember(shard.index(), &PastConnection { hub: name, transport, ..past });
 }
@@ -218,7 +218,7 @@ fn open_client(
     let (slot, serial) = shard.step(|state| {
         let (serial, now) = (state.core.connections.next_serial(), state.core.tick());
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
-        client.cold_mut().begin_life(ClientOrigin {
+        client.cold_mut().set_origin(ClientOrigin {
             opened_us: shard.now_us(),
             trace,
             is_bound: terms.server.is_some_and(|server| server.is_required),
@@ -233,7 +233,7 @@ fn open_client(
         }
         let may_miss = settings.slow_clients == SlowClients::Drop;
         let traits = ClientTraits { transport, is_negotiated, may_miss };
-        client.begin_life(traits, Liveness::new(now, has_inherent_keep_alive(content, transport)));
+        client.set_traits(traits, Liveness::new(now, has_inherent_keep_alive(content, transport)));
         if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful) {
             client.make_resumable(Ownership::new(limit_bytes));
         }

@@ -83,7 +83,7 @@ impl SecondaryReading {
         self.full.as_ref().is_some_and(|link| link.is_full())
     }
 
-    fn note_call(&mut self, upward: &mut UpwardPath<'_>) {
+    fn note_link(&mut self, upward: &mut UpwardPath<'_>) {
         if let Some(link) = upward.secondary.take() {
             self.has_any = true;
             self.full = Some(link).filter(|link| link.is_full());
@@ -400,7 +400,7 @@ impl Reader {
         if pieces.has_inflated() {
             partial.note_end();
         }
-        self.secondaries.note_call(&mut upward);
+        self.secondaries.note_link(&mut upward);
         let count = pieces.length();
         let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
         let step = upward.finish(taken);
@@ -451,7 +451,7 @@ impl Reader {
         let gate = Gate::new(&self.hub, self.secondaries.has_any, self.is_traced);
         let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
         let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
-        self.secondaries.note_call(&mut upward);
+        self.secondaries.note_link(&mut upward);
         let messages = upward.messages;
         match upward.finish(taken) {
             Step::Continue => self.pay(state, messages, bytes),

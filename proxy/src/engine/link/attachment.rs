@@ -11,11 +11,10 @@ use tracing::{debug, warn};
 use trunkline_link::{FrameSink, LinkClock, LinkSocket, LinkWriter, SocketStop, WrittenPiece};
 use trunkline_protocol::service::{Attachment, ECHO_KEY, FrameHead, Offer, Ping, Role, ServiceMessage, SessionEvent};
 
-use super::mirror_frame;
 use super::route::{CommandPieces, FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::socket_carrier::{SocketCarrier, SocketMeter};
-use super::{SlotKeeper, give_to_all};
+use super::{SlotKeeper, give_to_all, mirror_frame};
 use crate::engine::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::engine::upstream::{Dialled, LinkHandle, Pool, ReplyTo, ServerGroup, UpstreamWebSocket};
 use crate::ground::auth::Signer;

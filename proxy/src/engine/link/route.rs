@@ -18,11 +18,10 @@ use trunkline_protocol::service::{
 };
 
 use crate::engine::shard::{
-    Audience, ConnectionCommand, Content, Framed, LARGE_BYTES, MembershipChange, PendingAck, Receivers, SendOrigin,
-    ShardCommand, SteppedFilter,
+    Audience, ConnectionCommand, Content, Framed, LARGE_BYTES, ListQuery, Location, MemberListing, MemberTally,
+    MembershipChange, MembershipRefused, PendingAck, Receivers, SendOrigin, Shard, ShardCommand, Shared, SteppedFilter,
+    WaitingResult, no_such_connection,
 };
-use crate::engine::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
-use crate::engine::shard::{Location, MembershipRefused, Shared};
 use crate::engine::transport::websocket::{Deflater, deflated_frame, payload_bytes};
 use crate::engine::upstream::{AppServerId, HubIndex, ReplyTo};
 use crate::ground::metrics::{Counters, SendKind};

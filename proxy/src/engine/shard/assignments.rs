@@ -7,7 +7,7 @@
 //!               └─ closed ids, token expiries   end of a connection
 //! ```
 //!
-//! Closing (`close`, `free`) is here too, because it ends the assignments.
+//! Closing (`close_client`, `free`) is here too, because it ends the assignments.
 
 pub(super) mod auth_refresh;
 pub(super) mod client_probe;

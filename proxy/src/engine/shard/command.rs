@@ -16,8 +16,7 @@ use trunkline_protocol::service::{
 };
 
 use super::delivery::framed::Framed;
-use super::shared::seams::ExpiredMembership;
-use super::shared::seams::SetInterest;
+use super::shared::seams::{ExpiredMembership, SetInterest};
 use super::slot::Slot;
 use crate::engine::upstream::{AppServerId, HubIndex, LinkHandle, LinkId, ReplyTo};
 use audience::SendOrigin;

@@ -119,7 +119,7 @@ impl Connections {
     /// sends no longer reach it.
     pub(crate) fn close_client(&mut self, slot: Slot) -> Option<&mut Client> {
         let client = self.live_mut(slot)?;
-        client.life_mut().begin_close();
+        client.life_mut().set_closed();
         client.pauses_mut().clear();
         let kind = ClientKind::kind_of(client);
         self.census.count_out(kind);

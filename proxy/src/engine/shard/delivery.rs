@@ -14,11 +14,10 @@ pub(super) mod slow_client;
 pub(super) mod vectored_sends;
 
 use std::collections::HashMap;
-use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::vec::Drain;
+use std::{io, mem};
 
 use bytes::Bytes;
 use slab::Slab;
@@ -515,7 +514,7 @@ impl Delivery {
                 self.slow.pause(slot, client, now);
             }
         } else if let Some(written_in) = client.wire_mut().defer() {
-            self.gathering.note_written(written_in);
+            self.gathering.note_deferred(written_in);
             self.effects.dirty.push(slot);
         }
     }

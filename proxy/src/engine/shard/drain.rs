@@ -82,7 +82,7 @@ pub(super) fn search_for_shed(state: &mut ShardState, search: &mut DepartureSear
 
 /// Closes a client between two of its calls, or when the wait is over.
 fn leave(state: &mut ShardState, slot: Slot, cause: MoveCause, within: (Instant, Duration)) {
-    if state.leaving.add_clients(&mut state.core, slot, cause, within) {
+    if state.leaving.add_client(&mut state.core, slot, cause, within) {
         state.close_client(slot, &CloseReason::of_move(cause));
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn rule(
 /// Verdict on messages other than calls: parts of a call follow that call.
 fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Verdict {
     let Some(client) = core.connections.live_mut(slot) else { return Verdict::Home };
-    if client.cold_mut().refused_mut().take_part(message) {
+    if client.cold_mut().refused_mut().claim(message) {
         return Verdict::Dropped;
     }
     let owner = client.assignments_mut().secondaries_mut().and_then(|secondaries| secondaries.owner_of(message));

@@ -262,7 +262,7 @@ pub(crate) fn arrive(
     let (ownership, until) = Ownership::arriving(limit_bytes, now);
     let mut client = arriving(state, &home, &opening, id, (ownership, moving))?;
     let may_miss = settings.slow_clients == SlowClients::Drop;
-    client.begin_life(
+    client.set_traits(
         ClientTraits { is_negotiated: true, may_miss, ..ClientTraits::default() },
         Liveness::new(now, false),
     );
@@ -302,7 +302,7 @@ fn arriving(
     client.life_mut().answered();
     let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
     let opened_us = state.core.context.now_us().saturating_sub(age_us);
-    client.cold_mut().begin_life(ClientOrigin { opened_us, is_bound: moving.is_bound, ..ClientOrigin::default() });
+    client.cold_mut().set_origin(ClientOrigin { opened_us, is_bound: moving.is_bound, ..ClientOrigin::default() });
     let shared = &state.core.context.shared;
     // The address of the client is known to the other node only.
     let app = shared.access.owner_of(home.hub_identity().name());

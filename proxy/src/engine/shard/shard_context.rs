@@ -87,7 +87,7 @@ impl ShardContext {
             protocol: Some(client.content().protocol()),
             app_server: Some(&*app_server).filter(|instance| !instance.is_empty()).map(Into::into),
             opened_ms: Some(self.opened_ms(client)),
-            ..past.since_opening(&opening)
+            ..past.with_opening(&opening)
         };
         self.shared.remember(self.index, &past);
     }

@@ -210,7 +210,7 @@ impl ShardCore {
     /// Detaches an app server from a client in this role, and answers its pending calls with an error.
     pub(super) fn leave(&mut self, slot: Slot, role: &Role, error_of_calls: &str) {
         let Some(client) = self.connections.live_mut(slot) else { return };
-        let Some(app) = client.link_of(role).map(|link| link.app()) else { return };
+        let Some(app) = client.link_of(role).map(|link| link.app) else { return };
         if let Some(assignment) = client.assignments_mut().of_mut(role) {
             assignment.leave(app);
         }
@@ -483,7 +483,7 @@ impl ShardCore {
             }
         }
         if listing.room() == 0 {
-            return listing.answer_listing();
+            return listing.answer_full();
         }
         listing.leave_shard();
         match self.context.shared.shards().get(usize::from(listing.shard())) {

@@ -167,7 +167,7 @@ impl Testbed {
         client.life_mut().answered();
         let open = OpenConnection { connection_id: whole_id(id).into(), ..OpenConnection::default() };
         client.cold_mut().keep_opening(Some(OpeningInterner::default().intern_opening(&open, None)), None);
-        client.begin_life(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
+        client.set_traits(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
         let slot = self.state.open_client(client, Some("ann"), None);
         self.state.core.tap_event(slot, &TapEvent::Opened);
         self.clients.push((slot, peer_kind));

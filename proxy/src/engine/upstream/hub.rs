@@ -12,8 +12,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::AppServer;
 use super::capability::HubCapabilities;
-use super::hub_identity::HubNaming;
-use super::hub_identity::{HubIdentity, HubOrigin};
+use super::hub_identity::{HubIdentity, HubNaming, HubOrigin};
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool};
 use crate::ground::routing::{DEFAULT_GROUP, HubRules};

@@ -7,8 +7,10 @@ use bytes::BytesMut;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkOutbox, OutboxPolicy};
-use trunkline_protocol::service::{Answer, Attachment, Class, ECHO_KEY, LinkKind, Offer, Ping};
-use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data, encode_traced_data};
+use trunkline_protocol::service::{
+    Answer, Attachment, Class, ECHO_KEY, LinkKind, Offer, Ping, ServiceMessage, Session, SessionError,
+    encode_connection_data, encode_traced_data,
+};
 
 use super::capability::LinkCapabilities;
 use super::{AppServerId, HubIdentity, HubIndex, LinkId, ReplyTo};

@@ -190,7 +190,7 @@ impl<'a> DialInSink<'a> {
         };
         let gathered = self.shard.shared().other_nodes().ask_too(&self.link, &reply_to, &message);
         let reply_to = gathered.as_ref().unwrap_or(&reply_to);
-        self.inner.route(SendOrigin::Sender(self.link.app(), 0), Some(reply_to), message)
+        self.inner.route(SendOrigin::Sender(self.link.app, 0), Some(reply_to), message)
     }
 
     /// Answers a question with an error.
@@ -351,7 +351,7 @@ impl FrameSink for DialInSink<'_> {
         }
         self.cut_off_unread();
         if std::mem::take(&mut self.is_migrating) {
-            let (hub, app) = (self.link.hub(), self.link.app());
+            let (hub, app) = (self.link.hub(), self.link.app);
             give_to_all(self.shard, &ShardCommand::AppShuttingDown { hub, app }).await;
         }
     }
@@ -395,7 +395,7 @@ impl ReplyTo for QuestionReply {
     }
 
     fn app(&self) -> AppServerId {
-        self.link.app()
+        self.link.app
     }
 
     fn dial_in_link(&self) -> Option<LinkId> {

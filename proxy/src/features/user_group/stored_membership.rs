@@ -64,7 +64,7 @@ pub(super) fn is_same_end(one_ms: u64, another_ms: u64) -> bool {
 
 impl UnwrittenMemberships {
     /// From now on, records changes.
-    pub(super) fn begin_write(&mut self) {
+    pub(super) fn begin_recording(&mut self) {
         let [share] = random_bytes::<1>();
         self.delay.get_or_insert(Duration::from_millis(100 + 3 * u64::from(share)));
     }

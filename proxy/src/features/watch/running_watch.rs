@@ -141,7 +141,7 @@ impl RunningWatch {
     }
 
     /// Stops following a client with a closed or moved connection.
-    pub(super) fn close_slot(&mut self, slot: Slot, change: ConnectionChange) {
+    pub(super) fn stop_following(&mut self, slot: Slot, change: ConnectionChange) {
         self.calls.retain(|(of, _), _| *of != slot);
         self.lose(slot, change);
     }
@@ -152,7 +152,7 @@ impl RunningWatch {
         }
     }
 
-    pub(super) fn take_piece(
+    pub(super) fn admit_message(
         &mut self,
         slot: Slot,
         (client, user): (&Client, Option<&str>),

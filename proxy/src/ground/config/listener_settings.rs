@@ -1,7 +1,4 @@
 //! Settings of client listeners: TLS, PROXY protocol, HTTP transports, and the load balancers in front of them.
-//!
-//! A header is trustworthy only if the balancer sets it. Nearly all balancers set `X-Forwarded-For` and `-Proto`; many
-//! pass other headers through from the client unchanged.
 
 use std::net::IpAddr;
 #[cfg(feature = "tls")]
@@ -70,7 +67,7 @@ pub struct NetworkError {
     pub value: String,
 }
 
-/// Trusted addresses and networks; none by default.
+/// Addresses and networks of load balancers that may report client addresses; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedNetworks(Arc<[IpNet]>);
 
@@ -108,6 +105,9 @@ fn network(text: &str) -> Result<IpNet, NetworkError> {
 }
 
 /// Header with which a load balancer describes a client.
+///
+/// A header is trustworthy only if the balancer sets it. Nearly all balancers set `X-Forwarded-For` and `-Proto`; many
+/// pass other headers through from the client unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustedHeader {
     /// `X-Forwarded-For`: address of the client.
@@ -153,7 +153,7 @@ impl TrustedHeader {
 )]
 pub struct AmbiguousHeaders;
 
-/// Trusted headers; `X-Forwarded-For` and `X-Forwarded-Proto` by default.
+/// Headers accepted from trusted load balancers; `X-Forwarded-For` and `X-Forwarded-Proto` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedHeaders(Arc<[TrustedHeader]>);
 
@@ -189,7 +189,7 @@ pub struct PathPrefixError {
     pub value: String,
 }
 
-/// Prefix stripped from request paths; none by default.
+/// Path prefix that a load balancer adds, stripped before paths are matched; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct PathPrefix(Option<Arc<str>>);
 

@@ -1,4 +1,4 @@
-//! Patterns of origins that may connect: an exact origin, subdomains of a host, or any origin. And hosts that requests
+//! Patterns of origins that may connect (an exact origin, subdomains of a host, or any origin), and hosts that requests
 //! may address (`--allow-host`).
 //!
 //! In DNS rebinding, an attacker's host name resolves to this node, so the browser treats page and node as the same

@@ -256,7 +256,8 @@ impl AdminTokenSource {
     }
 }
 
-/// Webhook secret of some hubs. All secrets of a hub sign each request, so secrets can be rotated without a gap.
+/// Webhook secret of some hubs, which signs instead of the access key. All secrets of a hub sign each request, so
+/// secrets can be rotated without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookSecret {
     hubs: Pattern,

@@ -235,7 +235,7 @@ impl std::str::FromStr for WebhookRule {
     }
 }
 
-/// Item of a client's request, named by the operator.
+/// Item of a connecting client's request that a webhook receives, named by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectItem {
     /// Address of the client.

@@ -4,9 +4,6 @@
 #[cfg(test)]
 mod memory_network;
 
-#[cfg(test)]
-pub(crate) use memory_network::MemoryNetwork;
-
 use std::io::{self, IoSlice};
 #[cfg(feature = "tls")]
 use std::path::Path;
@@ -36,6 +33,9 @@ use super::descriptor::DescriptorLimit;
 use super::node_name::NodeNames;
 #[cfg(feature = "tls")]
 use super::tls::{ClientTls, PresentedChain, TlsError, client_config, refusal_words};
+
+#[cfg(test)]
+pub(crate) use memory_network::MemoryNetwork;
 
 /// Interval of TCP keep-alives. A vanished host is detected after a few of these, even while a response is awaited.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -232,27 +232,6 @@ fn without_tls() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this node was not set up for TLS: give it --upstream-ca")
 }
 
-#[cfg(all(test, feature = "tls"))]
-mod tests {
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_far_end_without_tls_is_named_with_the_remedy() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
-        tokio::spawn(async move {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        });
-        let connector = Connector::with_tls(ClientTls::default()).unwrap();
-        let error = connector.connect(&address).await.err().unwrap();
-        assert_eq!(error.to_string(), "it speaks no TLS: write http:// in place of https://");
-    }
-}
-
 /// Open connection to a server: plain, TLS, or a channel over either.
 #[derive(Debug)]
 pub(crate) enum OutgoingStream {
@@ -307,5 +286,26 @@ impl AsyncWrite for OutgoingStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         with_stream!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_far_end_without_tls_is_named_with_the_remedy() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        });
+        let connector = Connector::with_tls(ClientTls::default()).unwrap();
+        let error = connector.connect(&address).await.err().unwrap();
+        assert_eq!(error.to_string(), "it speaks no TLS: write http:// in place of https://");
     }
 }

@@ -1,10 +1,9 @@
 //! Resolution of host names, by the system or with fixed addresses.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fmt, io};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

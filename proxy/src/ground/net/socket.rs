@@ -23,13 +23,11 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 pub(crate) use answer_socket::{AnswerSocket, Translate};
-use boxed_socket::BoxedSocket;
 pub(crate) use boxed_socket::SocketStream;
-use boxed_socket::read_now;
+use boxed_socket::{BoxedSocket, read_now};
 pub(crate) use half_close::half_close;
 pub(crate) use request_socket::{RequestProgress, RequestSocket, SocketHandover};
-pub(crate) use stall_guard::StallGuard;
-pub(crate) use stall_guard::{CurrentStallLimit, WriteStallLimit};
+pub(crate) use stall_guard::{CurrentStallLimit, StallGuard, WriteStallLimit};
 #[cfg(feature = "tls")]
 pub(crate) use tls_socket::TlsSocket;
 

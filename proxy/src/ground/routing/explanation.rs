@@ -1,10 +1,10 @@
-//! Explains how the rules treat a sample: which rules match, and why earlier ones do not.
+//! Explains how the rules treat a sample: which rules match, and why earlier ones do not. Also the texts of rules,
+//! as printed by `trunkline check`.
 
 use std::fmt::{self, Display};
 
 use super::hub_rules::{HubRules, MethodVerdict};
-use super::route_condition::Share;
-use super::route_condition::{Condition, RouteFacts, ValueTest};
+use super::route_condition::{Condition, RouteFacts, Share, ValueTest};
 use super::rule::{DEFAULT_GROUP, GroupRule, MessageRule, MethodRule, MirrorRule, OnDown, RouteAction, RouteRule};
 use super::ruleset::Ruleset;
 use super::sample::RuleSample;

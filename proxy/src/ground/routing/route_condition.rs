@@ -203,7 +203,8 @@ fn cookies<'a>(facts: &RouteFacts<'a>) -> impl Iterator<Item = (&'a str, &'a str
 /// Number of possible 32-bit hash values.
 const PLACES: f64 = 4_294_967_296.0;
 
-/// Position of a user or connection between 0 and 1, evenly distributed.
+/// Position of a user or connection between 0 and 1: evenly distributed, and stable across nodes,
+/// restarts and versions.
 ///
 /// From the first four bytes, big-endian, of SHA-256 over salt, line feed and key: nodes agree. The algorithm must
 /// never change, or an update would give canaries other users. Different salts make canaries independent of each other.

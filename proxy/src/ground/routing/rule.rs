@@ -7,8 +7,7 @@ use http::StatusCode;
 use trunkline_protocol::key::AccessKeys;
 
 use super::path_reading::Doubt;
-use super::route_condition::Share;
-use super::route_condition::{Condition, PathPattern, RouteFacts};
+use super::route_condition::{Condition, PathPattern, RouteFacts, Share};
 use super::target_table::TargetPattern;
 use crate::ground::metrics::{Counter, MirrorCounters};
 use crate::ground::net::address::Address;

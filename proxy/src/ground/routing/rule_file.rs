@@ -425,7 +425,7 @@ mod tests {
 
     const KEY: &str = "0123456789abcdef";
 
-    fn access_problem(text: &str) -> String {
+    fn file_problem(text: &str) -> String {
         RuleFile::parse(text).unwrap_err().to_string()
     }
 
@@ -459,7 +459,7 @@ mod tests {
             ("[app-keys.\"a b\"]\nkey = \"0123456789abcdef\"", "the key of app \"a b\": has no name of an app"),
             ("[app-key.shop]\nkey = \"0123456789abcdef\"", "is \"app-keys\" meant?"),
         ] {
-            let found = access_problem(text);
+            let found = file_problem(text);
             assert!(found.contains(words) && !found.contains(KEY), "{found}");
         }
     }
@@ -504,7 +504,7 @@ mod tests {
             ("stateful-reconnect = true", "stateful-reconnect is not possible at a webhook hub: events that were"),
             ("headers = [\"Host: hush\"]", "headers: host is set by the node"),
         ] {
-            let found = access_problem(&format!("[webhooks.chat]\n{text}"));
+            let found = file_problem(&format!("[webhooks.chat]\n{text}"));
             assert!(found.contains(words) && !found.contains("hush"), "{text}: {found}");
         }
     }

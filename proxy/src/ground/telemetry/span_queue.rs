@@ -1,4 +1,5 @@
-//! Ended spans as plain values, and their bounded queue from all shards to the exporter.
+//! Ended spans as plain values, and their bounded queue from all shards to the exporter; counters of exported
+//! and dropped data.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};

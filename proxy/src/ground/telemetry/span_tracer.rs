@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::trace_context::TraceContext;
 
-use super::ConnectionTrace;
-use super::OpenSpan;
-use super::span_queue::SpanQueue;
-use super::span_queue::{SpanKind, SpanRecord, clipped};
+use super::span_queue::{SpanKind, SpanQueue, SpanRecord, clipped};
+use super::{ConnectionTrace, OpenSpan};
 use crate::ground::clock::unix_ns;
 
 const SECOND_NS: u64 = 1_000_000_000;

@@ -1,11 +1,10 @@
 //! Announcements in the API: `POST /api/announce` sends a message to clients of the whole fleet.
 
-use axum::Json;
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::routing::post;
+use axum::{Json, Router};
 use serde_json::Value;
 
 use super::client_api::check_id;

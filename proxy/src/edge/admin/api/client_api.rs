@@ -89,10 +89,13 @@ pub(super) async fn client(
 pub(super) async fn close_client(
     State(context): State<AdminContext>,
     Path(id): Path<String>,
-    scope: Scope,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
+    let mut parameters = QueryParameters::from_uri(&uri)?;
+    let scope = parameters.scope()?;
+    parameters.refuse_rest()?;
     let mut fields = BodyFields::from_body(&headers, &body)?;
     let reason = fields.text("reason", REASON_MAX_CHARS)?;
     fields.refuse_rest()?;

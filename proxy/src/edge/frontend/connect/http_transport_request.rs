@@ -25,8 +25,7 @@ use crate::edge::frontend::request_limit::{
     count_connected, refuse_slow_body, take_head_room, take_permit, take_pipe_permit,
 };
 use crate::edge::frontend::timed_body::is_body_timeout;
-use crate::engine::shard::ClientStream;
-use crate::engine::shard::ReserveError;
+use crate::engine::shard::{ClientStream, ReserveError};
 use crate::engine::transport::http_transport::{OuterHalf, PollOutcome, SendError, TransportPermits};
 use crate::engine::upstream::{Hub, RouteChoice};
 use crate::ground::limits::ClientPermit;

@@ -94,7 +94,7 @@ pub(crate) fn first_poll() -> Response {
 }
 
 pub(crate) fn poll_messages(messages: Bytes, outer: &OuterHalf, in_flight: InFlight) -> Response {
-    // Counted until it is sent.
+    // The body holds `in_flight`, so the poll is counted until its body is dropped.
     let body = Body::new(Full::new(messages).inspect_frame(move |_| _ = &in_flight));
     let mut answer = (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response();
     WriteStallLimit::until_closed(outer.inner_closed()).attach(&mut answer);

@@ -86,12 +86,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let SocketContext { peer, gate, admitted: _admitted, patience, is_trusted } = context;
+    let limits = gate.limits();
     let persistence = Persistence::new(gate.clone(), is_trusted);
     let (mut socket, mut head_timeout) = (RequestSocket::continued(first.stream, first.bytes), first.left);
     let answered = Cell::new(first.answer);
     loop {
         let progress = socket.progress.clone();
-        let timer = HeadTimer::new(progress.clone(), gate.limits().header_timeout, gate.limits().keep_alive_timeout);
+        let timer = HeadTimer::new(progress.clone(), limits.header_timeout, limits.keep_alive_timeout);
         let service = service_fn(|mut request: Request<Incoming>| {
             progress.note_request();
             let may_hand_over =
@@ -102,10 +103,8 @@ where
             let persistence = Some(&persistence).filter(|it| it.ends() || Persistence::is_wanted(&request));
             // Responses are sent one by one, so the last one's limit applies to the socket.
             let answer = match answered.take() {
-                Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, gate.limits().body_timeout)))),
-                None => {
-                    Either::Right(answer_request(router.clone(), request, patience.clone(), gate.limits().body_timeout))
-                }
+                Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, limits.body_timeout)))),
+                None => Either::Right(answer_request(router.clone(), request, patience.clone(), limits.body_timeout)),
             };
             async move { answer.await.map(|answer| declared(answer, persistence)) }
         });
@@ -127,23 +126,21 @@ where
             gate.count(&error);
             return refuse_http2(stream, &gate, peer).await;
         }
-        let (early, left) =
-            match silence(&progress, read_buf, gate.limits().header_timeout, gate.limits().keep_alive_timeout) {
-                Silence::Idle(left) => match wait_for_head(stream, left).await {
-                    Some((stream, first)) => {
-                        (socket, head_timeout) =
-                            (RequestSocket::continued(stream, first), gate.limits().header_timeout);
-                        continue;
-                    }
-                    None => return,
-                },
-                Silence::Begun(early, left) => (early, left),
-                Silence::Stuck => return debug!(%peer, "connection closed: its client does not read the response"),
-                Silence::Overdue => {
-                    gate.count(&error);
-                    return debug!(%peer, "connection closed: the head of a request took too long");
+        let (early, left) = match silence(&progress, read_buf, limits.header_timeout, limits.keep_alive_timeout) {
+            Silence::Idle(left) => match wait_for_head(stream, left).await {
+                Some((stream, first)) => {
+                    (socket, head_timeout) = (RequestSocket::continued(stream, first), limits.header_timeout);
+                    continue;
                 }
-            };
+                None => return,
+            },
+            Silence::Begun(early, left) => (early, left),
+            Silence::Stuck => return debug!(%peer, "connection closed: its client does not read the response"),
+            Silence::Overdue => {
+                gate.count(&error);
+                return debug!(%peer, "connection closed: the head of a request took too long");
+            }
+        };
         (socket, head_timeout) = (RequestSocket::continued(stream, early), left);
     }
 }

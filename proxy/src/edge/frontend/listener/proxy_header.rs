@@ -39,7 +39,7 @@ pub(crate) async fn read_header(
     limit: Duration,
     outcomes: &OutcomeCounters,
 ) -> Option<Option<SocketAddr>> {
-    let (outcome, told) = match timeout(limit, read_proxy_header(stream)).await {
+    let (outcome, told) = match timeout(limit, peek_header(stream)).await {
         Ok(Ok(Some(client))) => (Outcome::Done, Some(client)),
         Ok(Ok(None)) => (Outcome::Invalid, None),
         Ok(Err(_)) => (Outcome::Closed, None),
@@ -49,7 +49,7 @@ pub(crate) async fn read_header(
     told
 }
 
-async fn read_proxy_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>>> {
+async fn peek_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>>> {
     let mut bytes = vec![0; HEADER_MAX_BYTES];
     let mut taken = 0;
     loop {

@@ -1,5 +1,5 @@
 //! Heads between a forwarding node and the owner of a connection: data needed by the owner, and data permitted for its
-//! client.
+//! client. Also requests of a node to the owner.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn target(uri: &Uri, query: &RequestQuery, rest: Option<&str>) -> Option<Uri> {
     format!("{}?{CONNECTION_TOKEN_PARAMETER}={token}{rest}", uri.path()).parse().ok()
 }
 
-/// Asks the owner of a connection by a POST to one of the paths for nodes, with the connection token.
+/// Sends a POST with the connection token to the owner of a connection.
 pub(crate) async fn ask(
     settings: &Settings,
     (nodes, owner): (&HttpClient, &Address),

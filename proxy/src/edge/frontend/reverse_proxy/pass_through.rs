@@ -12,10 +12,8 @@ use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use trunkline_protocol::cause::Cause;
 
-use crate::edge::frontend::InFlight;
 use crate::edge::frontend::endpoint::Endpoint;
 use crate::edge::frontend::forwarded_header::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
-use crate::edge::frontend::hop_header;
 use crate::edge::frontend::plain_response::{ResponseNotes, plain, unavailable};
 use crate::edge::frontend::request_context::{RequestContext, RequestHead};
 use crate::edge::frontend::request_limit::{
@@ -25,6 +23,7 @@ use crate::edge::frontend::request_route::route_passed_through;
 use crate::edge::frontend::reverse_proxy::next_hop;
 use crate::edge::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
 use crate::edge::frontend::timed_body::TimedBody;
+use crate::edge::frontend::{InFlight, hop_header};
 use crate::engine::upstream::{AppServer, AppTarget, RouteChoice};
 use crate::ground::limits::{FullUpstream, RelayPermit};
 use crate::ground::metrics::{PassThroughOutcome, RelayFailure};

@@ -32,7 +32,7 @@ fn the_id_of_a_negotiated_connection_stays_closed() {
     let mut bed = Testbed::new();
     let (ann, routes) = (bed.client("ann"), bed.state.core.context.shared.routes.clone());
     let traits = ClientTraits { is_negotiated: true, ..ClientTraits::default() };
-    bed.state.core.connections.get_mut(ann).unwrap().begin_life(traits, Liveness::default());
+    bed.state.core.connections.get_mut(ann).unwrap().set_traits(traits, Liveness::default());
     bed.state.close_client(ann, &CloseReason::drained());
     assert_eq!(routes.reserve(&whole_id("ann")), Err(ReserveError::Unknown));
 }

@@ -166,7 +166,7 @@ impl MemberListing {
     }
 
     /// Answers with a full page.
-    pub(crate) fn answer_listing(self) {
+    pub(crate) fn answer_full(self) {
         let token = (!self.is_last).then(|| self.next.token(&self.boot));
         self.answer_with(token);
     }

@@ -44,7 +44,7 @@ pub(crate) struct ColdState {
 }
 
 impl ColdState {
-    pub(crate) fn begin_life(&mut self, origin: ClientOrigin) {
+    pub(crate) fn set_origin(&mut self, origin: ClientOrigin) {
         self.origin = origin;
     }
 

@@ -152,7 +152,7 @@ impl LifeCycle {
     }
 
     /// Closes the connection. Returns `false` if it was closed before.
-    pub(crate) fn begin_close(&mut self) -> bool {
+    pub(crate) fn set_closed(&mut self) -> bool {
         !matches!(mem::replace(&mut self.0, LifeStage::Closed), LifeStage::Closed)
     }
 
@@ -393,7 +393,7 @@ mod tests {
             LifeEvent::Called => life.called(),
             LifeEvent::Hurry => life.hurry(MoveCause::Drain),
             LifeEvent::SocketLost => life.socket_lost(),
-            LifeEvent::Close => return Some(life.begin_close()),
+            LifeEvent::Close => return Some(life.set_closed()),
         }
         None
     }
@@ -507,7 +507,7 @@ mod tests {
         life.hurry(MoveCause::Drain);
         life.called();
         assert_eq!(life.leaving(), Some(LeaveStage::BehindAnswer(MoveCause::Drain)));
-        assert!(life.is_open() && life.begin_close() && !life.begin_close());
+        assert!(life.is_open() && life.set_closed() && !life.set_closed());
     }
 
     #[test]

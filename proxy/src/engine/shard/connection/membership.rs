@@ -209,7 +209,7 @@ impl MembershipSets {
         let Some(key) = self.find(hub, name) else { return };
         let Some(client) = clients.get(slot as usize) else { return };
         if let Some(at) = client.memberships().iter().position(|membership| membership.set == key) {
-            self.end_client(clients, slot, at);
+            self.end_membership(clients, slot, at);
         }
     }
 
@@ -217,7 +217,7 @@ impl MembershipSets {
         let mut at = 0;
         while let Some(membership) = clients.get(slot as usize).and_then(|client| client.memberships().get(at)) {
             match self.all.get(membership.set as usize).map(|set| &set.key) {
-                Some(SetKey::Group(_)) => self.end_client(clients, slot, at),
+                Some(SetKey::Group(_)) => self.end_membership(clients, slot, at),
                 _ => at += 1,
             }
         }
@@ -225,12 +225,12 @@ impl MembershipSets {
 
     pub(super) fn leave_all(&mut self, clients: &mut Slab<Client>, slot: Slot) {
         while clients.get(slot as usize).is_some_and(|client| !client.memberships().is_empty()) {
-            self.end_client(clients, slot, 0);
+            self.end_membership(clients, slot, 0);
         }
     }
 
     /// Ends the membership at index `at` of the client's list. Both lists fill the gap with their last entry.
-    fn end_client(&mut self, clients: &mut Slab<Client>, slot: Slot, at: usize) {
+    fn end_membership(&mut self, clients: &mut Slab<Client>, slot: Slot, at: usize) {
         let Some(client) = clients.get_mut(slot as usize) else { return };
         let ended = client.memberships_mut().swap_remove(at);
         if let Some(moved) = client.memberships().get(at)

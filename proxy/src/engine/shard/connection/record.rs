@@ -77,7 +77,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn begin_life(&mut self, traits: ClientTraits, liveness: Liveness) {
+    pub(crate) fn set_traits(&mut self, traits: ClientTraits, liveness: Liveness) {
         (self.traits, self.liveness) = (traits, liveness);
     }
 

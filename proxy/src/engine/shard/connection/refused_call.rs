@@ -62,7 +62,7 @@ impl RefusedCalls {
 
     /// Whether to drop this message, as part of a refused call. An id reused by an allowed call is no longer refused.
     #[must_use]
-    pub(crate) fn take_part(&mut self, message: &CallScan<'_>) -> bool {
+    pub(crate) fn claim(&mut self, message: &CallScan<'_>) -> bool {
         let (Some(table), Some(id)) = (&mut self.0, message.invocation_id.as_deref()) else { return false };
         let is_refused = match message.kind {
             MessageKind::StreamItem => return table.uploads.contains(id),
@@ -125,9 +125,9 @@ mod tests {
         assert!(refused.add_call(&message(MessageKind::Invocation, "1", &["s1", "s2"])));
         let item = |id| message(MessageKind::StreamItem, id, &[]);
         let end = |id| message(MessageKind::Completion, id, &[]);
-        assert!(refused.take_part(&item("s1")) && refused.take_part(&item("s1")) && !refused.take_part(&item("s3")));
-        assert!(refused.take_part(&end("s1")) && !refused.take_part(&end("s1")) && !refused.take_part(&item("s1")));
-        assert!(refused.take_part(&end("s2")));
+        assert!(refused.claim(&item("s1")) && refused.claim(&item("s1")) && !refused.claim(&item("s3")));
+        assert!(refused.claim(&end("s1")) && !refused.claim(&end("s1")) && !refused.claim(&item("s1")));
+        assert!(refused.claim(&end("s2")));
         assert!(refused.0.is_none(), "the last end frees all memory");
     }
 
@@ -135,9 +135,9 @@ mod tests {
     fn the_cancellation_of_a_refused_stream_is_dropped_once() {
         let mut refused = RefusedCalls::default();
         let cancel = message(MessageKind::CancelInvocation, "1", &[]);
-        assert!(refused.add_call(&message(MessageKind::Invocation, "1", &[])) && !refused.take_part(&cancel));
-        assert!(refused.add_call(&message(MessageKind::StreamInvocation, "1", &[])) && refused.take_part(&cancel));
-        assert!(!refused.take_part(&cancel) && refused.0.is_none());
+        assert!(refused.add_call(&message(MessageKind::Invocation, "1", &[])) && !refused.claim(&cancel));
+        assert!(refused.add_call(&message(MessageKind::StreamInvocation, "1", &[])) && refused.claim(&cancel));
+        assert!(!refused.claim(&cancel) && refused.0.is_none());
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
         let mut refused = RefusedCalls::default();
         assert!(refused.add_call(&message(MessageKind::StreamInvocation, "1", &["s"])));
         refused.allow(&message(MessageKind::StreamInvocation, "1", &["s"]));
-        assert!(!refused.take_part(&message(MessageKind::StreamItem, "s", &[])) && refused.0.is_none());
+        assert!(!refused.claim(&message(MessageKind::StreamItem, "s", &[])) && refused.0.is_none());
     }
 
     #[test]
@@ -162,6 +162,6 @@ mod tests {
             assert!(refused.add_call(&message(MessageKind::StreamInvocation, &number.to_string(), &[])));
         }
         let cancel = |id| message(MessageKind::CancelInvocation, id, &[]);
-        assert!(!refused.take_part(&cancel("0")) && refused.take_part(&cancel("1")));
+        assert!(!refused.claim(&cancel("0")) && refused.claim(&cancel("1")));
     }
 }

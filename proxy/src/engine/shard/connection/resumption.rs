@@ -8,8 +8,7 @@ use tokio::sync::oneshot;
 use trunkline_protocol::fleet::{MovedState, Ownership, RefreshedLogIn};
 use trunkline_protocol::service::ClientInvocation;
 
-use crate::engine::shard::command::audience::MembershipChange;
-use crate::engine::shard::command::audience::SendOrigin;
+use crate::engine::shard::command::audience::{MembershipChange, SendOrigin};
 use crate::engine::upstream::{AppServerId, ReplyTo};
 use crate::ground::limits::ClientPermit;
 use crate::ground::metrics::MoveCause;

@@ -99,7 +99,7 @@ impl SecondaryAssignment {
     }
 
     /// Whether a message other than a call belongs to this secondary.
-    fn take_part(&mut self, message: &CallScan<'_>) -> bool {
+    fn claim(&mut self, message: &CallScan<'_>) -> bool {
         let Some(id) = message.invocation_id.as_deref() else { return false };
         match message.kind {
             MessageKind::StreamItem => self.uploads.contains(id),
@@ -131,7 +131,7 @@ impl SecondaryAssignments {
     /// Secondary for a message other than a call.
     #[must_use]
     pub(crate) fn owner_of(&mut self, message: &CallScan<'_>) -> Option<&mut SecondaryAssignment> {
-        self.0.iter_mut().find_map(|secondary| secondary.take_part(message).then_some(secondary))
+        self.0.iter_mut().find_map(|secondary| secondary.claim(message).then_some(secondary))
     }
 
     pub(crate) fn add_assignment(&mut self, secondary: SecondaryAssignment) {
@@ -266,16 +266,16 @@ mod tests {
     }
 
     #[test]
-    fn a_result_goes_once_to_the_secondary_home_that_has_asked() {
+    fn a_result_goes_once_to_the_secondary_that_asked() {
         let mut secondary = secondary("a");
         secondary.ask("q");
         let answer = message(MessageKind::Completion, "q", &[]);
-        assert!(secondary.take_part(&answer) && !secondary.take_part(&answer));
+        assert!(secondary.claim(&answer) && !secondary.claim(&answer));
         for number in 0..=ASKED_MAX {
             secondary.ask(&number.to_string());
         }
-        assert!(!secondary.take_part(&message(MessageKind::Completion, "0", &[])), "the oldest is forgotten");
-        assert!(secondary.take_part(&message(MessageKind::Completion, "1", &[])));
+        assert!(!secondary.claim(&message(MessageKind::Completion, "0", &[])), "the oldest is forgotten");
+        assert!(secondary.claim(&message(MessageKind::Completion, "1", &[])));
     }
 
     #[test]

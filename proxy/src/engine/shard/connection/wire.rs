@@ -5,9 +5,8 @@
 //!                                                    └─ socket full ──► flushing ──task──► idle
 //! ```
 
-use std::io;
-use std::mem;
 use std::task::{Context, Poll};
+use std::{io, mem};
 
 use bytes::Bytes;
 

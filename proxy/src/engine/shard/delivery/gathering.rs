@@ -45,7 +45,7 @@ impl Gathering {
 
     /// Records a client's first frame in a window. `written_in` is the batch of the last window that reached
     /// it.
-    pub(crate) fn note_written(&mut self, written_in: u32) {
+    pub(crate) fn note_deferred(&mut self, written_in: u32) {
         self.frames += 1;
         self.repeats += u32::from(self.has_window && written_in == self.batch);
     }
@@ -93,7 +93,7 @@ mod tests {
             for send in sends {
                 let before = waiting.len();
                 for client in send.filter(|&client| waiting.insert(client)) {
-                    self.gathering.note_written(self.written_in[client]);
+                    self.gathering.note_deferred(self.written_in[client]);
                 }
                 if self.gathering.is_window_full(before, waiting.len()) {
                     writes.push(waiting.len());

@@ -163,7 +163,7 @@ fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
         .connections
         .get_mut(ann)
         .unwrap()
-        .begin_life(ClientTraits { may_miss: true, ..ClientTraits::default() }, Liveness::default());
+        .set_traits(ClientTraits { may_miss: true, ..ClientTraits::default() }, Liveness::default());
     for _ in 0..9 {
         send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
         bed.end_step();

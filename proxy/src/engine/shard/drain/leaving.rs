@@ -79,7 +79,7 @@ impl LeavingClients {
     /// Schedules a client to be closed between calls, or after the wait in any case. Returns whether it has to
     /// be closed now.
     #[must_use]
-    pub(crate) fn add_clients(
+    pub(crate) fn add_client(
         &mut self,
         core: &mut ShardCore,
         slot: Slot,

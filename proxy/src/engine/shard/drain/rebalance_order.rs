@@ -63,7 +63,7 @@ impl ServerRebalance {
     /// Removes clients that have left or have lost the app server in question.
     pub(crate) fn remove_departed(&mut self, connections: &mut Connections) {
         self.asked.retain(|&slot, asked| {
-            let client = connections.get(slot).filter(|client| *client.id == *asked.id);
+            let client = connections.get(slot).filter(|client| client.id == asked.id);
             client
                 .is_some_and(|client| client.assignments().home().is_leaving() && client.home().app == asked.order.from)
         });

@@ -65,7 +65,7 @@ fn rebalance(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
 /// Takes the new server's link for a client handed over for it.
 pub(crate) fn take_rebalance_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
     let asked = state.server_rebalance.take_client(slot)?;
-    state.core.connections.get(slot).filter(|client| *client.id == *asked.id)?;
+    state.core.connections.get(slot).filter(|client| client.id == asked.id)?;
     state.core.refresh_group(slot);
     let home = new_server(&state.core, slot, &asked.order)?.choose_home()?;
     state.core.context.counters.app_rebalanced.increment();
@@ -77,7 +77,7 @@ pub(crate) fn take_rebalance_target(state: &mut ShardState, slot: Slot) -> Optio
 pub(crate) fn stay_assigned(state: &mut ShardState, slot: Slot) -> bool {
     let now = state.core.tick;
     let Some(asked) = state.server_rebalance.take_client(slot) else { return false };
-    let Some(client) = state.core.connections.live_mut(slot).filter(|client| *client.id == *asked.id) else {
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.id == asked.id) else {
         return false;
     };
     client.change_assignment(&Role::Home, now, Assignment::stay);

@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn long_polling_gets_pings_while_it_is_paused_alone_and_no_time_out() {
         let mut client = client(|client| {
-            client.begin_life(ClientTraits::default(), Liveness::new(1, true));
+            client.set_traits(ClientTraits::default(), Liveness::new(1, true));
             client.liveness_mut().pinged();
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(215));

@@ -108,7 +108,7 @@ impl<'a> PastConnection<'a> {
 
     /// Adds client data from the opening frame.
     #[must_use]
-    pub(crate) fn since_opening(self, open: &'a OpenConnection) -> Self {
+    pub(crate) fn with_opening(self, open: &'a OpenConnection) -> Self {
         let header = |wanted: &str| header(&open.headers, wanted).map(|value| cut_text(value));
         let user = user_in_claims(&open.claims).map(cut_text);
         Self { user, remote: header(REMOTE_HEADER), user_agent: header("user-agent"), ..self }

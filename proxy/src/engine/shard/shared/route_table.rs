@@ -117,7 +117,7 @@ impl RouteTable {
         self.set(connection_id, Route::Ended);
     }
 
-    /// Ends a live route before its shard handles the close and calls [`end`](Self::end).
+    /// Ends a live route before its shard handles the close and calls [`end_route`](Self::end_route).
     pub(crate) fn retire(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {

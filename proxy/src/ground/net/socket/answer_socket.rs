@@ -20,8 +20,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use trunkline_protocol::cause::Cause;
 
-use super::boxed_socket::read_now;
-use super::boxed_socket::{BoxedSocket, SocketStream};
+use super::boxed_socket::{BoxedSocket, SocketStream, read_now};
 
 /// Maximum bytes of frames translated per step.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! Client socket other than TCP, read and written by tasks.
+//! Client socket other than TCP, read and written by tasks. Also the read of a TCP socket that marks it as drained.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

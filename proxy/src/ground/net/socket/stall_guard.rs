@@ -173,7 +173,6 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::ground::net::socket::WriteStallLimit;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -33,7 +33,7 @@ impl TlsSocket {
             records.take_received(&mut into);
             let count = into.filled().len();
             // After a cut, the data has no reader.
-            if count > 0 || records.is_ended || records.is_closing() {
+            if count > 0 || records.is_ended() || records.is_closing() {
                 return Poll::Ready(Ok(count));
             }
             ready!(self.stream.poll_read_ready(cx))?;

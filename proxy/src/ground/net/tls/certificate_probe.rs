@@ -1,6 +1,6 @@
 //! TLS handshake that accepts any certificate, to report all its problems. No data is sent over it.
 //!
-//! Error texts for rejected certificates are without the library's current time and with a remedy.
+//! Error texts for rejected certificates omit the library's current time and name a remedy.
 
 use std::io;
 use std::sync::{Arc, OnceLock};

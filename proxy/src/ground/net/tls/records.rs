@@ -59,7 +59,7 @@ pub(crate) struct Records {
     /// Records not yet accepted by the socket.
     pub(super) outgoing: BytesMut,
     /// The peer has closed its direction.
-    pub(crate) is_ended: bool,
+    is_ended: bool,
     /// The close of this end is queued.
     is_closing: bool,
     /// The peer has violated the protocol.
@@ -80,6 +80,10 @@ impl Records {
 
     pub(super) fn alpn_protocol(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.is_ended
     }
 
     /// Whether this end has closed its direction and writes no further data.

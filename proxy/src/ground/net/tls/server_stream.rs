@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
         let before = buffer.filled().len();
         loop {
             stream.records.take_received(buffer);
-            if buffer.filled().len() > before || buffer.remaining() == 0 || stream.records.is_ended {
+            if buffer.filled().len() > before || buffer.remaining() == 0 || stream.records.is_ended() {
                 return Poll::Ready(Ok(()));
             }
             if ready!(stream.poll_fill(cx, buffer))? == 0 {

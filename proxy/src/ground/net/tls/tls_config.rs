@@ -1,4 +1,4 @@
-//! TLS configuration of the listener: certificates by name, reloaded while clients stay connected. And of connections
+//! TLS configuration of the listener (certificates by name, reloaded while clients stay connected) and of connections
 //! to app servers, other nodes and issuers.
 
 use std::path::Path;

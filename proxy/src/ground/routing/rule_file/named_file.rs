@@ -1,5 +1,5 @@
 //! Files referenced by a rules file, and whether it contains secrets. Works for invalid rules, too, as long as the text
-//! is TOML.
+//! is TOML. Also reads the secrets of a table: inline ones, and those of referenced files.
 
 use std::path::{Path, PathBuf};
 

@@ -243,7 +243,7 @@ fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_
     let (_, old) = bed.app_server("old");
     let ann = bed.client_of("ann", &old, Content::Raw);
     let client = bed.state.core.connections.get_mut(ann).unwrap();
-    client.cold_mut().begin_life(ClientOrigin { is_movable: true, ..ClientOrigin::default() });
+    client.cold_mut().set_origin(ClientOrigin { is_movable: true, ..ClientOrigin::default() });
     client.assignments_mut().home_mut().ask_to_hand_over();
     assert!(client.assignments_mut().home_mut().hand_over(Some("mine".into())));
     let lost = Arc::new(LinkHandle::opened(&bed.hub.identity, AppServerId::from(9)));

@@ -41,7 +41,7 @@ fn only_who_is_open_there_idle_and_free_to_go_is_chosen() {
     bed.client_at("elsewhere", &new);
     bed.state.core.begin_call(busy, "1", MessageKind::Invocation);
     let origin = ClientOrigin { is_bound: true, ..ClientOrigin::default() };
-    bed.state.core.connections.live_mut(bound).unwrap().cold_mut().begin_life(origin);
+    bed.state.core.connections.live_mut(bound).unwrap().cold_mut().set_origin(origin);
     bed.state.core.connections.live_mut(leaving).unwrap().assignments_mut().home_mut().ask_to_hand_over();
     bed.state.core.connections.live_mut(paused).unwrap().pauses_mut().add_reason(PauseReason::AppServer);
     assert_eq!(found(&bed, (&old, &new)), [idle]);
