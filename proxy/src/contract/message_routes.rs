@@ -338,7 +338,7 @@ async fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended()
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_client_that_comes_back_finds_its_secondarys_and_sends_again_what_has_waited() {
+async fn a_client_that_comes_back_finds_its_secondaries_and_sends_again_what_has_waited() {
     let mut scene = scene().await;
     let mut math = scene.secondary("math", "math-1").await;
     let (mut client, target) = Client::connect_stateful(&scene.fixture, &mut scene.home, "/chat").await;

@@ -1,5 +1,5 @@
-//! Files referenced by a rules file, and whether it contains secrets. Works for invalid rules, too, as long as the text
-//! is TOML. Also reads the secrets of a table: inline ones, and those of referenced files.
+//! Files referenced by a rules file, and whether it contains secrets: of any TOML text, even if its rules are invalid.
+//! Also reads the secrets of a table, inline or from the referenced files.
 
 use std::path::{Path, PathBuf};
 
