@@ -31,7 +31,7 @@ pub use client_window::{CLIENT_WINDOW_MAX_BYTES, ClientWindow, SenderLine};
 pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
-pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError, RefreshedLogIn};
+pub use moving::{CountedFrame, MovedFollow, MovedState, MovingConnection, MovingError, RefreshedLogIn};
 pub use node_message::{
     MoveStep, NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, SharedMembership, SharedRevocation,
     encode_ask, encode_relay,

@@ -10,6 +10,7 @@
 
 mod call_scan;
 mod encoding;
+mod followed_item;
 mod framing;
 mod handshake;
 mod hub_message;

@@ -16,6 +16,7 @@ mod member_page;
 mod message_table;
 mod presence_owner;
 mod purpose;
+mod recorded;
 mod service_message;
 mod session;
 
@@ -28,6 +29,9 @@ pub use frame::{FrameBuffer, FrameError, OversizedFrame, bytes_of_frame};
 pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};
 pub use presence_owner::{presence_owner, presence_weight};
 pub use purpose::{Audience, Exclusions, MessageClass};
+pub use recorded::{
+    Position, PositionError, RecordPage, RecordReply, RecordReplyError, RecordStart, RecordedMessage, RecordedSet,
+};
 pub use service_message::*;
 pub use session::{
     ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, CRASHED_NODE_KEY, Capabilities, Class, Counters, ECHO_KEY, Frames,

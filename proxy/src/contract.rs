@@ -16,6 +16,7 @@
 mod app;
 mod client;
 mod fixture;
+mod followed_records;
 mod http;
 mod hub_message;
 mod scene;

@@ -10,6 +10,7 @@
 //! | `store` | revocations and memberships in an engine that outlives the nodes |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
+//! | `message_log` | records of what was sent to groups and users |
 //! | `mirror` | copies of client connections for other app servers |
 //! | `watch` | live copies of client messages for the observer: taps, traces |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
@@ -17,6 +18,7 @@
 pub(crate) mod admission;
 pub(crate) mod dialled_in;
 pub(crate) mod inspection;
+pub(crate) mod message_log;
 pub(crate) mod mirror;
 pub(crate) mod presence_feed;
 #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "there is a store only with an engine"))]

@@ -22,6 +22,7 @@ mod entry;
 mod fleet_core;
 mod fleet_member;
 mod fleet_membership;
+mod fleet_recorder;
 mod fleet_relay;
 mod fleet_route;
 mod housekeeping;
@@ -36,6 +37,7 @@ mod node_sink;
 mod own_interest;
 mod peer_request;
 mod question;
+mod record_lane;
 mod take_over;
 
 pub(crate) use address_book::{AddressProblem, AddressProblemKind};

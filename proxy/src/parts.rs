@@ -27,14 +27,14 @@ pub use crate::ground::config::OtlpSettings;
 #[cfg(feature = "tls")]
 pub use crate::ground::config::TlsListener;
 pub use crate::ground::config::{
-    AdminSettings, AdminTokenSource, AmbiguousHeaders, ConditionReceiver, ConnectItem, ConnectItemError, DrainSettings,
-    FleetSettings, FrontendLimits, GivenKeys, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
-    LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NatsCredentials,
-    NatsServer, NatsSettings, NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix,
-    PathPrefixError, PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings, SecretFileError,
-    SecretLine, SecretSources, TokenKeySources, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting,
-    WebhookRule, WebhookSecret, WebhookSecretError, WebhookSettings, WebhookTableError, check_nats_prefix,
-    random_node_name,
+    AdminSettings, AdminTokenSource, AmbiguousHeaders, ConditionReceiver, ConnectItem, ConnectItemError,
+    DEFAULT_FOLLOW_METHOD, DrainSettings, FleetSettings, FrontendLimits, GivenKeys, GroupLimits, HistorySettings,
+    HostPattern, HostRules, HttpTransportSettings, LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels,
+    MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NatsCredentials, NatsServer, NatsSettings, NetworkError, OptionGroup,
+    OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
+    RehomeSettings, RelaySettings, RestSettings, SecretFileError, SecretLine, SecretSources, TokenKeySources,
+    TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError,
+    WebhookSettings, WebhookTableError, check_nats_prefix, random_node_name,
 };
 pub use crate::ground::net::address::{Address, is_loopback_host, shown_url};
 pub use crate::ground::net::connector::Connector;

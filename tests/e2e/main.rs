@@ -110,6 +110,8 @@ mod raw_endpoints;
 #[cfg(test)]
 mod reassign;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod resume;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::fields::{Map, from_bytes, record, to_bytes};
+use crate::service::RecordedSet;
 
 /// Description of a connection that another node is about to take over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +52,21 @@ pub struct MovedState {
     pub groups: Vec<ByteString>,
     /// Log-in refreshed since its [description](MovingConnection) was sent.
     pub refreshed: Option<RefreshedLogIn>,
+    /// Records that its client follows.
+    pub follows: Vec<MovedFollow>,
+}
+
+/// Follow of a record by a moving connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MovedFollow {
+    /// Followed group or user.
+    pub set: RecordedSet,
+    /// Id of the client's stream.
+    pub invocation_id: ByteString,
+    /// Text of the [`RecordStart`](crate::service::RecordStart) of the next read.
+    pub start: ByteString,
+    /// Whether the client's token permits it, rather than a membership.
+    pub is_by_token: bool,
 }
 
 /// Refreshed log-in of a connection.
@@ -70,7 +86,8 @@ pub struct MovingError(String);
 record!(MovingConnection [
     app_server "appServer", opening, user, groups, opened_ms "openedMs", expires_s "expiresS", is_bound "isBound", cause
 ]);
-record!(MovedState [sequence, sent, held, received, calls, epochs, groups, refreshed]);
+record!(MovedState [sequence, sent, held, received, calls, epochs, groups, refreshed, follows]);
+record!(MovedFollow [set, invocation_id "invocationId", start, is_by_token "isByToken"]);
 record!(RefreshedLogIn [claims as Map, expires_s "expiresS"]);
 
 impl MovingConnection {
@@ -129,6 +146,7 @@ mod tests {
             epochs: vec![("app-1".into(), 3)],
             groups: vec!["red".into()],
             refreshed: None,
+            follows: vec![MovedFollow { set: RecordedSet::group("red"), start: "0".into(), ..MovedFollow::default() }],
         };
         assert_eq!(MovedState::decode(&moved.encode()), Ok(moved.clone()));
         for expires_s in [None, Some(7)] {

@@ -150,6 +150,10 @@ macro_rules! service_messages {
             77 DownMark(DownMark) Control [connection_id "connectionId", number];
             /// Type 78, ours: report of a `DownMark`.
             78 DownDone(DownMark) Control [connection_id "connectionId", number];
+            /// Type 80: message or end of a record.
+            80 Recorded(Recorded) Service [set, epoch, number, end, body];
+            /// Type 81: appends to a record, or reads or ends it.
+            81 RecordRequest(RecordRequest) Service [set, act, id, start, body];
         }
     };
 }

@@ -125,6 +125,8 @@ impl ServiceMessage {
             Self::CheckUserExistenceWithAck(it) => Audience::Users(from_ref(&it.subject)),
             Self::CloseUserConnectionsWithAck(it) => Audience::Users(from_ref(&it.subject)),
             Self::UserConnectionQuery(it) => Audience::Users(from_ref(&it.user_id)),
+            Self::Recorded(it) if it.set.is_user => Audience::Users(from_ref(&it.set.name)),
+            Self::Recorded(it) => Audience::Groups(from_ref(&it.set.name)),
             _ => return None,
         })
     }

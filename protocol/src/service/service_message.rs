@@ -8,6 +8,7 @@ use bytestring::ByteString;
 use serde::Serialize;
 
 use super::message_table::service_messages;
+use super::recorded::RecordedSet;
 use crate::hub::{HubMessage, HubProtocol, Invocation, PayloadError};
 use crate::message_pack::{ReadError, Reader};
 
@@ -740,4 +741,35 @@ pub struct DownMark {
     pub connection_id: ByteString,
     /// Number of the mark, higher than all previous ones from the app server.
     pub number: i64,
+}
+
+/// Body of type 80, `Recorded`, from the recorder of a set to each node with members or followers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Group or user of the record.
+    pub set: RecordedSet,
+    /// Epoch of the record.
+    pub epoch: u64,
+    /// Number of the message, or of the last one before the end.
+    pub number: u64,
+    /// Reason of the record's end, `finished` or `deleted`; `None` for a message.
+    pub end: Option<ByteString>,
+    /// The send, encoded by [`ServiceMessage::to_body`]; empty for an end.
+    pub body: Bytes,
+}
+
+/// Body of type 81, `RecordRequest`, from node to node. The answer is an [`Ack`] with a
+/// [`RecordReply`](super::RecordReply) as its payload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordRequest {
+    /// Group or user of the record.
+    pub set: RecordedSet,
+    /// `append`, `read`, `finish` or `delete`.
+    pub act: ByteString,
+    /// Id of an appended send, which is recorded once.
+    pub id: Option<ByteString>,
+    /// Text of the [`RecordStart`](super::RecordStart) of a read.
+    pub start: ByteString,
+    /// Appended send, encoded by [`ServiceMessage::to_body`].
+    pub body: Bytes,
 }

@@ -16,14 +16,15 @@ use trunkline_protocol::service::{
     FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery,
     LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
     MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
-    RefreshAuth, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport,
-    TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
+    RecordRequest, Recorded, RecordedSet, RefreshAuth, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
+    encode_connection_data,
 };
 
 /// Numbers of the supported messages.
-const KNOWN: [i64; 57] = [
+const KNOWN: [i64; 59] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76, 77, 78,
+    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 60, 61, 62, 63, 64, 70, 71, 72, 73, 74, 75, 76, 77, 78, 80, 81,
 ];
 
 /// Texts of all header lengths: most are short, some need two length bytes, a few need three.
@@ -252,6 +253,14 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         (text(), number(), any::<bool>()).prop_map(|(connection_id, number, is_report)| {
             let it = DownMark { connection_id, number };
             if is_report { ServiceMessage::DownDone(it) } else { ServiceMessage::DownMark(it) }
+        }),
+        (any::<bool>(), text(), any::<u32>(), optional(), binary()).prop_map(|(is_user, name, number, end, body)| {
+            let set = RecordedSet { is_user, name };
+            ServiceMessage::Recorded(Recorded { set, epoch: 1, number: number.into(), end, body })
+        }),
+        (any::<bool>(), text(), optional(), text(), binary()).prop_map(|(is_user, name, id, start, body)| {
+            let (set, act) = (RecordedSet { is_user, name }, "append".into());
+            ServiceMessage::RecordRequest(RecordRequest { set, act, id, start, body })
         }),
         (text(), claims(), number(), number()).prop_map(refresh_auth),
         check().prop_map(ServiceMessage::GetConnectionClaims),

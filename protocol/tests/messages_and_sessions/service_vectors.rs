@@ -11,9 +11,9 @@ use trunkline_protocol::service::{
     CloseWithAck, ConnectionClaims, ConnectionData, ConnectionFlowControl, ConnectionReconnect, DownMark,
     ErrorCompletion, Filtered, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMember,
     GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MemberPage, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, RefreshAuth, ServiceError, ServiceEvent,
-    ServiceMapping, ServiceMessage, ServiceMessageError, UserData, UserGroupChange, claims_from_payload,
-    claims_to_payload,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, RecordRequest, Recorded, RecordedSet,
+    RefreshAuth, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, ServiceMessageError, UserData,
+    UserGroupChange, claims_from_payload, claims_to_payload,
 };
 
 fn bytes(hex: &str) -> Bytes {
@@ -309,6 +309,15 @@ fn layouts_of_flow_to_one_client() {
     let mark = |number| DownMark { connection_id: text("c1"), number };
     body_both_ways("94 4d a26331 cd012c 80", ServiceMessage::DownMark(mark(300)));
     body_both_ways("94 4e a26331 05 80", ServiceMessage::DownDone(mark(5)));
+}
+
+#[test]
+fn layouts_of_records() {
+    let recorded = Recorded { set: RecordedSet::group("g1"), epoch: 7, number: 5, ..Recorded::default() };
+    body_both_ways("97 50 92 c2 a26731 07 05 c0 c400 80", ServiceMessage::Recorded(recorded));
+    let (set, act, start) = (RecordedSet::user("u1"), text("read"), text("0"));
+    let request = RecordRequest { set, act, start, ..RecordRequest::default() };
+    body_both_ways("97 51 92 c3 a27531 a472656164 c0 a130 c400 80", ServiceMessage::RecordRequest(request));
 }
 
 #[test]

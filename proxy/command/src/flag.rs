@@ -7,6 +7,7 @@ mod access_key_args;
 mod admin_args;
 mod advertised_address;
 mod app_key_args;
+mod history_args;
 mod nats_args;
 mod otlp_args;
 mod rest_args;

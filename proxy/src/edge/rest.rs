@@ -19,6 +19,7 @@ mod lister;
 mod message_body;
 mod operation;
 mod query;
+mod record_order;
 mod refresh_body;
 mod rest_error;
 mod send_batch;

@@ -13,6 +13,7 @@
 //! | `tap` `delivery` | seam for features that follow messages; frames for sockets |
 //! | `shard_core` | the parts above, as passed to each part below |
 //! | `firewall` `unfinished_message` | rules for client messages; budget of incomplete ones |
+//! | `followers` `follow` | clients that follow records |
 //! | `server_feed` | seam for features that report to app servers |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
@@ -29,6 +30,8 @@ mod delivery;
 pub(crate) mod drain;
 mod event;
 pub(crate) mod firewall;
+mod follow;
+mod followers;
 mod inbox;
 pub(crate) mod moving;
 mod server_feed;
@@ -63,8 +66,8 @@ pub(crate) use close_reason::CloseReason;
 pub(crate) use command::audience::SendOrigin;
 pub(crate) use command::member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use command::{
-    Audience, ConnectionCommand, CopyOrder, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
-    SteppedFilter,
+    Audience, ConnectionCommand, CopyOrder, LinkLoss, MembershipChange, PendingAck, Receivers, RecordEvent,
+    RecordedCommand, RecordedSend, ShardCommand, SteppedFilter,
 };
 pub(crate) use connection::{
     Census, Client, ClientKind, ClientOrigin, ClientTraits, Connections, LifeStage, Liveness, PauseReason, Presence,
@@ -85,6 +88,7 @@ pub(crate) use shard_state::{ShardFeatures, ShardState};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
+pub(crate) use shared::recorder::{Recorder, RequestOrigin};
 pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
 pub(crate) use shared::seams::{
     AccessRules, ExpiredMembership, InterestHold, KeptMemberships, MEMBERSHIP_S, MembershipRefused, RefreshRefused,

@@ -15,7 +15,8 @@ use bytestring::ByteString;
 use tokio::time::timeout;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
-    Ack, AckStatus, Audience, ClientInvocation, DownMark, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
+    Ack, AckStatus, Audience, ClientInvocation, DownMark, GroupMemberQuery, MemberPage, Payloads, RecordReply,
+    RecordRequest, RecordedSet, ServiceMessage,
 };
 
 use super::combined_answer::{AnswerTerms, QuestionedHub, page_of};
@@ -27,10 +28,11 @@ use super::fleet_relay::{OwnAnswer, is_about_own, keep_first, stamped, with_want
 use super::node_question::{ANSWER_TIMEOUT, Answers};
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::NoAnswer;
-use crate::engine::shard::{SendOrigin, Shared, not_asked};
+use crate::engine::shard::{Recorder, RequestOrigin, SendOrigin, Shared, not_asked};
 use crate::engine::upstream::{AppServerId, Hub, HubIndex, HubOrigin, ReplyTo};
 #[cfg(test)]
 use crate::ground::auth::Signer;
+use crate::ground::routing::HistoryTerms;
 
 /// Hub named by a request, known to this node or not.
 #[derive(Debug, Clone)]
@@ -49,6 +51,8 @@ pub(crate) struct FleetDelivery {
     pub(crate) clients: u64,
     /// Whether any answering node has the hub.
     pub(crate) is_known: bool,
+    /// Positions of the message in the records of its receivers: groups and users with their names.
+    pub(crate) positions: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -86,6 +90,11 @@ impl InvocationOutcome {
 }
 
 impl NamedHub {
+    /// The hub with a fleet-wide key.
+    pub(super) fn of_key(shared: &Shared, key: &str) -> Self {
+        Self { key: key.to_owned(), here: shared.hubs.keyed(key) }
+    }
+
     /// Fleet-wide key of the hub.
     pub(crate) fn key(&self) -> &str {
         &self.key
@@ -224,9 +233,31 @@ impl FleetEntry {
                 nodes: (1 + members).saturating_sub(missing.len() as u64),
                 clients: told().chain(&own).map(receivers_counted).sum(),
                 is_known: is_here || told().next().is_some(),
+                positions: Vec::new(),
                 missing,
             }
         }
+    }
+
+    /// How a hub records a group or a user; `None` if it does not.
+    pub(crate) fn history_of(&self, hub: &NamedHub, set: &RecordedSet) -> Option<HistoryTerms> {
+        match &hub.here {
+            Some(here) => here.history_of(set),
+            None => {
+                let rules = self.0.shared().hubs.rules().of_hub(&format!("/{}", HubOrigin::name_in(&hub.key)));
+                rules.and_then(|rules| rules.history_of(set))
+            }
+        }
+    }
+
+    /// Carries out a request at the recorder of its set, in the order of the calls.
+    pub(crate) fn request_record(
+        &self,
+        hub: &NamedHub,
+        request: RecordRequest,
+    ) -> impl Future<Output = RecordReply> + use<> {
+        let recorder = self.0.shared().recorder().map_or(&self.0 as &dyn Recorder, |recorder| &**recorder);
+        recorder.request_record(&hub.key, request, RequestOrigin::Here)
     }
 
     /// Waits until the hub's app has room at the members that may want a message.

@@ -20,6 +20,7 @@ use super::node_question::{ANSWER_TIMEOUT, Answers, NodeQuestions};
 use super::node_queue::ROOM_TIMEOUT;
 use super::own_interest::OwnInterest;
 use super::peer_request::{PeerRequest, PeerResponse};
+use super::record_lane::RecordLanes;
 use crate::engine::shard::{Seams, SetInterest, Shared};
 use crate::features::admission::Admission;
 use crate::features::store::{Store, StoreAway};
@@ -73,6 +74,7 @@ struct FleetParts {
     fleet_relay: FleetRelay,
     questions: NodeQuestions,
     presence: AppPresence,
+    records: RecordLanes,
     accepted: AcceptedLinks,
     runtime: OnceLock<Handle>,
 }
@@ -85,12 +87,14 @@ impl Fleet {
             fleet_relay: FleetRelay::new(shared.clone()),
             questions: NodeQuestions::default(),
             presence: AppPresence::default(),
+            records: RecordLanes::new(shared.settings.history.max_bytes),
             accepted: AcceptedLinks::default(),
             runtime: OnceLock::new(),
         }));
         if shared.settings.fleet.has_peers() || shared.settings.rest.is_on() || fleet.store().is_some() {
             shared.join_fleet(Arc::new(fleet.clone()));
         }
+        shared.record_by(Arc::new(fleet.clone()));
         fleet
     }
 
@@ -132,6 +136,10 @@ impl Fleet {
 
     pub(crate) fn questions(&self) -> &NodeQuestions {
         &self.0.questions
+    }
+
+    pub(crate) fn records(&self) -> &RecordLanes {
+        &self.0.records
     }
 
     pub(super) fn presence(&self) -> &AppPresence {

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use trunkline_link::FrameSink;
 use trunkline_protocol::fleet::{BeatPing, NodeMessage, SharedMembership, SharedRevocation, encode_relay};
-use trunkline_protocol::service::{ClientInvocation, FrameHead, Ping, ServiceMessage, ServiceMessageError, Stamped};
+use trunkline_protocol::service::{
+    Ack, ClientInvocation, FrameHead, Ping, ServiceMessage, ServiceMessageError, Stamped,
+};
 
 use super::entry::{answer_for_unknown, take_result};
 use super::fleet_core::Fleet;
@@ -20,7 +22,7 @@ use super::node_link::{DropCause, NodeLink};
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
 use crate::engine::link::{FrameSource, RoutedBatch, route, route_counted};
-use crate::engine::shard::{Audience, MembershipChange, SendOrigin, ShardCommand, no_such_connection};
+use crate::engine::shard::{Audience, MembershipChange, RequestOrigin, SendOrigin, ShardCommand, no_such_connection};
 use crate::engine::upstream::{AppServerId, HubIndex, ReplyTo};
 use crate::features::user_group::MembershipNews;
 use crate::ground::clock::unix_seconds;
@@ -167,6 +169,16 @@ impl<'a> NodeSink<'a> {
     /// Answers a query about connections here. An unknown hub has none.
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
         let (fleet, link) = (self.fleet.clone(), self.link.clone());
+        if let Ok(Some((ServiceMessage::RecordRequest(request), _))) = read_stamped(frame) {
+            let Some(recorder) = fleet.shared().recorder() else { return };
+            let reply = recorder.request_record(hub, request, RequestOrigin::OtherNode);
+            tokio::spawn(async move {
+                let ack = Ack { payload: Some(reply.await.encode()), ..Ack::default() };
+                let frame = Some(ServiceMessage::Ack(ack).to_body());
+                link.notify(&NodeMessage::Answer { question, frame });
+            });
+            return;
+        }
         let Some(known) = fleet.shared().hubs.keyed(hub) else {
             let frame = self.answer_for_unknown(hub, read_stamped(frame)).map(|answer| answer.to_body());
             return link.notify(&NodeMessage::Answer { question, frame });

@@ -3,6 +3,7 @@
 mod admin_settings;
 mod app_server_settings;
 mod client_limit;
+mod history_settings;
 mod listener_settings;
 mod nats_settings;
 mod node_config;
@@ -27,6 +28,7 @@ use crate::ground::telemetry::SamplingTerms;
 pub use admin_settings::{AdminSettings, ConditionReceiver, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
+pub use history_settings::{DEFAULT_FOLLOW_METHOD, HistorySettings};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
 pub use listener_settings::{
@@ -117,6 +119,8 @@ pub struct Settings {
     pub fleet: FleetSettings,
     /// Settings of the REST data plane.
     pub rest: RestSettings,
+    /// Settings of records of groups and users.
+    pub history: HistorySettings,
     /// Store in NATS; `None` if what the nodes know ends with the last of them.
     pub nats: Option<NatsSettings>,
     /// Sampling of traces; `None` if disabled.
@@ -158,6 +162,7 @@ impl Settings {
             webhooks: WebhookSettings::DEFAULT,
             fleet: FleetSettings::default(),
             rest: RestSettings::default(),
+            history: HistorySettings::DEFAULT,
             nats: None,
             sampling: None,
             rules: Arc::default(),

@@ -59,6 +59,21 @@ metered! {
 }
 
 metered! {
+    /// Counters of the records at this node.
+    pub(crate) struct HistoryCounters {
+        #[metric("trunkline_history_appended_total", "Messages recorded at this node.")]
+        pub appended: Counter,
+        #[metric("trunkline_history_refused_total", "Sends to records and ends of records that were refused.")]
+        pub refused: Counter,
+        #[metric(
+            "trunkline_history_resets_total",
+            "Reads of records whose position was no longer kept, or of another record."
+        )]
+        pub resets: Counter,
+    }
+}
+
+metered! {
     /// Counters of the store.
     pub(crate) struct StoreCounters {
         #[metric("trunkline_store_writes_total", "Writes to the store that succeeded.")]

@@ -28,7 +28,9 @@ pub(crate) use pattern::Pattern;
 pub(crate) use route_condition::RouteFacts;
 #[cfg(test)]
 pub(crate) use route_condition::Share;
-pub(crate) use rule::{DEFAULT_GROUP, GroupRule, MirrorRule, Rejection, RouteAction, RouteRule, WeightedUpstream};
+pub(crate) use rule::{
+    DEFAULT_GROUP, GroupRule, HistoryTerms, MirrorRule, Rejection, RouteAction, RouteRule, WeightedUpstream,
+};
 pub use rule_error::{TextPlace, nearest};
 pub use rule_file::{NamedFiles, RULE_TABLES, RuleFile};
 pub use ruleset::Ruleset;

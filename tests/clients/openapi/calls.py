@@ -80,6 +80,9 @@ def groups():
     status(200, "leave_group", HUB, GROUP, BEN)
     status(200, "leave_all_groups", HUB, ANN)
     refused(404, "Warning.Group.NotExisted", "group_exists_by_get", HUB, GROUP)
+    for name, of in (("group", GROUP), ("user", "ann")):
+        for act in ("read", "delete", "finish"):
+            refused(404, "Error.Record.NotExisted", f"{act}_{name}_history", HUB, of)
     refused(404, "Error.Connection.NotExisted", "join_group", HUB, GROUP, "nobody")
 
 

@@ -94,6 +94,14 @@ async function groups() {
   await status(200, api.DELETE("/api/hubs/{hub}/groups/{group}/connections/{connection}", membership(ids.ben)));
   await status(200, api.DELETE("/api/hubs/{hub}/connections/{connection}/groups", { params: ofConnection(ids.ann) }));
   await refused(404, "Warning.Group.NotExisted", api.GET("/api/hubs/{hub}/groups/{group}", { params: ofGroup(group) }));
+  const none = "Error.Record.NotExisted";
+  const [groupParams, userParams] = [{ params: ofGroup(group) }, { params: ofUser("ann") }];
+  await refused(404, none, api.GET("/api/hubs/{hub}/groups/{group}/history", groupParams));
+  await refused(404, none, api.DELETE("/api/hubs/{hub}/groups/{group}/history", groupParams));
+  await refused(404, none, api.POST("/api/hubs/{hub}/groups/{group}/history/:finish", groupParams));
+  await refused(404, none, api.GET("/api/hubs/{hub}/users/{user}/history", userParams));
+  await refused(404, none, api.DELETE("/api/hubs/{hub}/users/{user}/history", userParams));
+  await refused(404, none, api.POST("/api/hubs/{hub}/users/{user}/history/:finish", userParams));
   const nobody = api.PUT("/api/hubs/{hub}/groups/{group}/connections/{connection}", membership("nobody"));
   await refused(404, "Error.Connection.NotExisted", nobody);
 }

@@ -25,6 +25,7 @@ use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
 use super::app_key_args::AppKeyArgs;
+use super::history_args::HistoryArgs;
 use super::nats_args::NatsArgs;
 use super::otlp_args::OtlpArgs;
 use super::rest_args::RestArgs;
@@ -197,6 +198,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) rest: RestArgs,
+
+    #[command(flatten)]
+    pub(crate) history: HistoryArgs,
 
     #[command(flatten)]
     pub(crate) nats: NatsArgs,
@@ -392,6 +396,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> anyhow::Result<(Setti
         webhooks: addresses.webhooks.clone(),
         fleet: (&args.admin).try_into()?,
         rest: args.rest.settings(is_development && !addresses.has_upstreams())?,
+        history: (&args.history).into(),
         nats: args.nats.settings()?,
         sampling: args.otlp.sampling()?,
         rules: Arc::new(addresses.file.rules.clone()),

@@ -29,8 +29,9 @@ use crate::fleet::{Fleet, FleetCounters, MemberState, own_phase};
 use crate::ground::clock::unix_seconds;
 use crate::ground::condition::ConditionKind;
 use crate::ground::metrics::{
-    ClientProtocol, ConnectionCounters, Counter, Counters, Families, HUBS_MAX, HubCounters, LabelledCounters, Metered,
-    MetricRow, MirrorCounters, RestCounters, StoreCounters, WebhookCounters, metered, metric_rows,
+    ClientProtocol, ConnectionCounters, Counter, Counters, Families, HUBS_MAX, HistoryCounters, HubCounters,
+    LabelledCounters, Metered, MetricRow, MirrorCounters, RestCounters, StoreCounters, WebhookCounters, metered,
+    metric_rows,
 };
 use crate::ground::telemetry::ExportCounters;
 
@@ -121,6 +122,8 @@ metric_rows! {
             "Calls of clients refused by a method rule.",
             "rule"
         );
+        HISTORY_RECORDS: Gauge("trunkline_history_records", "Recorded groups and users at this node.");
+        HISTORY_BYTES: Gauge("trunkline_history_bytes", "Memory of the records at this node, at most --history-max-bytes.");
         STORE_CONNECTED: Gauge("trunkline_store_connected", "1 while the store can be used.");
         STORE_UNWRITTEN: Gauge(
             "trunkline_store_unwritten",
@@ -219,6 +222,10 @@ pub(crate) fn families(
     families.add(&USER_GROUPS_KEPT, &[], fleet.user_groups().len() as u64);
     families.add(&USER_GROUPS_KEPT_BYTES, &[], fleet.user_groups().bytes() as u64);
     Counters::show(&shared.counters().iter().map(|counters| &**counters).collect::<Vec<_>>(), &[], &mut families);
+    let (bytes, records) = fleet.records().size();
+    families.add(&HISTORY_RECORDS, &[], records as u64);
+    families.add(&HISTORY_BYTES, &[], bytes as u64);
+    HistoryCounters::show(&[&fleet.records().counters], &[], &mut families);
     if let Some(store) = fleet.store() {
         families.add(&STORE_CONNECTED, &[], u64::from(store.is_connected()));
         families.add(&STORE_UNWRITTEN, &[], store.unwritten() as u64);
@@ -269,6 +276,7 @@ pub fn metric_entries() -> Vec<MetricEntry> {
     RestCounters::show(&[&RestCounters::default()], &[], &mut families);
     AdminCounters::show(&[&AdminCounters::default()], &[], &mut families);
     StoreCounters::show(&[&StoreCounters::default()], &[], &mut families);
+    HistoryCounters::show(&[&HistoryCounters::default()], &[], &mut families);
     ExportCounters::show(&[&ExportCounters::default()], &[], &mut families);
     for row in LOOKED_UP {
         families.add(row, &vec![""; row.labels.len()], 0);

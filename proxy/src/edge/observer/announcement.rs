@@ -103,7 +103,7 @@ impl AnnouncerState {
         let turn = self.turn.lock().await;
         let delivery = self.fleet.begin_delivery(&hub, message).await;
         drop(turn);
-        let FleetDelivery { nodes, missing, clients, is_known } = delivery.await;
+        let FleetDelivery { nodes, missing, clients, is_known, .. } = delivery.await;
         // A node without an answer may have the hub.
         if !is_known && missing.is_empty() {
             return Err(AnnouncementError::UnknownHub);

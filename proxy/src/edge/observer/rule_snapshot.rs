@@ -46,7 +46,8 @@ pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     });
     let methods =
         rules.methods.iter().map(|rule| row("methods", &rule.label, rule.to_string(), Some(rule.refused.get())));
-    routes.chain(messages).chain(mirrors).chain(methods).take(RULES_MAX).collect()
+    let histories = rules.histories.iter().map(|rule| row("history", &rule.label, rule.to_string(), None));
+    routes.chain(messages).chain(mirrors).chain(methods).chain(histories).take(RULES_MAX).collect()
 }
 
 /// Adds rates from the previous counts, if any; returns the current counts.

@@ -1,5 +1,6 @@
 //! Execution of one operation: messages and queries to the fleet, and the response.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
-    AckStatus, Check, CheckUserInGroup, Payloads, RefreshAuth, RefreshConnection, ServiceMessage, UserGroupChange,
-    claims_from_payload,
+    AckStatus, Check, CheckUserInGroup, Payloads, RecordRequest, RefreshAuth, RefreshConnection, ServiceMessage,
+    UserGroupChange, claims_from_payload,
 };
 use trunkline_protocol::wire::SET_AT_CLAIM;
 
@@ -29,6 +30,7 @@ use super::lister::Lister;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{HubOperation, Operation};
 use super::query::RestQuery;
+use super::record_order::{accepted, append, appended, page_answer, send_id, set_of};
 use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
 use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
@@ -128,6 +130,9 @@ impl Execution {
                 let named = read_log_in(&self.body)?;
                 Ok(claims_answer(&self.claims_of(&hub, self.connection_of(&hub, &named)?).await?))
             }
+            Operation::ReadHistory(_) | Operation::FinishHistory(_) | Operation::DeleteHistory(_) => {
+                self.use_record(&hub, operation).await
+            }
             Operation::ListMembers { group } => self.lister(&hub).members(&group).await,
             Operation::ListConnections(set) => self.lister(&hub).connections(set).await,
             Operation::ListNames(names) => self.lister(&hub).names(names).await,
@@ -218,7 +223,43 @@ impl Execution {
     async fn send(&self, hub: &NamedHub, to: Addressee) -> Result<Response, RestError> {
         self.check_methods(hub)?;
         let payloads = self.in_turn(hub, || read_message(&self.head.headers, &self.body)).await?;
-        Ok(delivered(self.deliver(hub, to, payloads).await))
+        Ok(delivered(self.deliver_recorded(hub, to, payloads).await?))
+    }
+
+    /// Delivers a message, and records it if its group or user is recorded.
+    async fn deliver_recorded(
+        &self,
+        hub: &NamedHub,
+        to: Addressee,
+        payloads: Payloads,
+    ) -> Result<FleetDelivery, RestError> {
+        let Some(set) = set_of(&to).filter(|set| self.fleet.history_of(hub, set).is_some()) else {
+            return Ok(self.deliver(hub, to, payloads).await);
+        };
+        let id = send_id(&self.head.headers)?;
+        let send = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
+        appended(&set, self.fleet.request_record(hub, append(&set, id.as_ref(), &send)).await)
+    }
+
+    async fn use_record(&self, hub: &NamedHub, operation: Operation) -> Result<Response, RestError> {
+        let (set, act) = match operation {
+            Operation::FinishHistory(set) => (set, "finish"),
+            Operation::DeleteHistory(set) => (set, "delete"),
+            Operation::ReadHistory(set) => (set, "read"),
+            _ => return Err(RestError::no_such_path()),
+        };
+        if self.fleet.history_of(hub, &set).is_none() {
+            let text = "no rule of this node ([[history]]) records this group or user, or its app servers send past it";
+            return Err(RestError::new(StatusCode::NOT_FOUND, "Error.Record.NotExisted", text));
+        }
+        let start = if act == "read" { self.query.record_start()?.to_string() } else { String::new() };
+        let request = RecordRequest { set, act: act.into(), start: start.into(), ..RecordRequest::default() };
+        let reply = accepted(self.fleet.request_record(hub, request).await)?;
+        if let Some(page) = &reply.page {
+            return Ok(page_answer(page));
+        }
+        let missing: Vec<_> = reply.missing.iter().map(ToString::to_string).collect();
+        Ok(with_missing(StatusCode::NO_CONTENT.into_response(), &missing))
     }
 
     async fn deliver(&self, hub: &NamedHub, to: Addressee, payloads: Payloads) -> FleetDelivery {
@@ -259,7 +300,8 @@ impl Execution {
         for command in commands {
             let answer = match command {
                 Command::SendMessage(call) => {
-                    missing.append(&mut self.deliver(hub, whom.clone(), call.payloads(None)?).await.missing);
+                    let sent = self.deliver_recorded(hub, whom.clone(), call.payloads(None)?).await?;
+                    missing.extend(sent.missing);
                     continue;
                 }
                 Command::CloseConnection { reason } => {
@@ -295,30 +337,47 @@ impl Execution {
                 self.check_group(group)?;
             }
         }
+        let id = send_id(&self.head.headers)?;
         let mut begun = Vec::with_capacity(messages.len());
         for message in messages {
-            begun.push(self.begin_message(hub, message).await);
+            begun.push(self.begin_message(hub, message, id.as_ref()).await);
         }
-        let mut results = Vec::with_capacity(begun.len());
+        let (mut results, mut status) = (Vec::with_capacity(begun.len()), StatusCode::OK);
         for deliveries in begun {
-            results.push(result(&total(join_all(deliveries).await)));
+            let (sent, refused): (Vec<_>, Vec<_>) = join_all(deliveries).await.into_iter().partition(Result::is_ok);
+            let mut one = result(&total(sent.into_iter().flatten().collect()));
+            let errors: Vec<_> = refused.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+            if !errors.is_empty() {
+                status = StatusCode::MULTI_STATUS;
+                one.insert("errors".into(), json!(errors));
+            }
+            results.push(one);
         }
-        Ok(Json(json!({ "results": results })).into_response())
+        Ok((status, Json(json!({ "results": results }))).into_response())
     }
 
     async fn begin_message(
         &self,
         hub: &NamedHub,
         message: BatchMessage,
-    ) -> Vec<impl Future<Output = FleetDelivery> + use<>> {
-        let mut deliveries = Vec::with_capacity(message.targets.len());
+        id: Option<&ByteString>,
+    ) -> Vec<TargetDelivery> {
+        let mut deliveries: Vec<TargetDelivery> = Vec::with_capacity(message.targets.len());
         for (target, filter) in message.targets {
+            // In each record the message has a place of its own, also for members of an earlier target.
+            if let Some(set) = set_of(&target).filter(|set| self.fleet.history_of(hub, set).is_some()) {
+                let send = to_clients(target, message.payloads.clone(), message.excluded.clone());
+                let reply = self.fleet.request_record(hub, append(&set, id, &send));
+                deliveries.push(Box::pin(async move { appended(&set, reply.await) }));
+                continue;
+            }
             let send = to_clients(target, message.payloads.clone(), Vec::new());
             let send = match filter {
                 Some(filter) => filtered(&filter, &send),
                 None => send,
             };
-            deliveries.push(self.fleet.begin_delivery(hub, send).await);
+            let delivery = self.fleet.begin_delivery(hub, send).await;
+            deliveries.push(Box::pin(async move { Ok(delivery.await) }));
         }
         deliveries
     }
@@ -437,6 +496,9 @@ impl Execution {
     }
 }
 
+/// Delivery to one target of a batch.
+type TargetDelivery = Pin<Box<dyn Future<Output = Result<FleetDelivery, RestError>> + Send>>;
+
 type ClaimList = Vec<(ByteString, ByteString)>;
 
 fn claims_in(FleetAnswer { ack, missing, .. }: FleetAnswer) -> Result<ClaimList, RestError> {
@@ -462,9 +524,11 @@ fn no_such_connection() -> RestError {
 }
 
 fn delivered(delivery: FleetDelivery) -> Response {
-    let FleetDelivery { nodes, missing, clients, .. } = delivery;
-    let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });
-    with_missing((StatusCode::ACCEPTED, Json(body)).into_response(), &missing)
+    let mut body = result(&delivery);
+    if let [(_, position)] = &*delivery.positions {
+        body.insert("position".into(), json!(position));
+    }
+    with_missing((StatusCode::ACCEPTED, Json(body)).into_response(), &delivery.missing)
 }
 
 /// Response to an operation that needs a target; `code` is used if there is none.

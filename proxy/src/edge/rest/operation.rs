@@ -15,11 +15,14 @@
 //!                                                                                   …/groups/{group} HEAD · PUT · DELETE
 //! ```
 //!
+//! `groups/{group}` and `users/{user}` also have `/history`: GET, DELETE, and POST :finish.
+//!
 //! In `/api/v1/hubs/…`, a `POST` without a verb sends, changes return 202, and `connections/{id}/groups/{group}` is an
 //! alias. `GET` is accepted for `HEAD`, as in Azure's SDK.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
+use trunkline_protocol::service::RecordedSet;
 
 use super::addressee::Addressee;
 use super::listed_part::ConnectionSet;
@@ -72,6 +75,9 @@ pub(crate) enum Operation {
     UserLeave { user: String, group: String },
     UserLeaveAll { user: String },
     UserIsIn { user: String, group: String },
+    ReadHistory(RecordedSet),
+    FinishHistory(RecordedSet),
+    DeleteHistory(RecordedSet),
 }
 
 impl Operation {
@@ -177,6 +183,10 @@ fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
                 _ => Err(RestError::no_such_path()),
             };
         }
+        ["groups" | "users", _, "history"] => {
+            let set = recorded_set(names)?;
+            return if verb == "finish" { Ok(Operation::FinishHistory(set)) } else { Err(RestError::no_such_path()) };
+        }
         ["connections"] if verb == "refreshAuth" => return Ok(Operation::RefreshAuth),
         [] => Addressee::Everyone,
         ["connections", id] => Addressee::Connection(connection(id)?),
@@ -220,6 +230,9 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
         ["groups", _] => "HEAD, GET, or POST with :send or :closeConnections behind the name",
         ["groups", name, "connections"] if is_get => return Ok(O::ListMembers { group: group(name)? }),
         ["groups" | "users", _, "connections"] => "GET",
+        ["groups" | "users", _, "history"] if is_get => return Ok(O::ReadHistory(recorded_set(names)?)),
+        ["groups" | "users", _, "history"] if is_delete => return Ok(O::DeleteHistory(recorded_set(names)?)),
+        ["groups" | "users", _, "history"] => "GET, DELETE, or POST with :finish behind it",
         ["groups", name, "connections", id] if is_put => {
             return Ok(O::Join { group: group(name)?, connection: connection(id)? });
         }
@@ -244,6 +257,15 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
         _ => return Err(RestError::no_such_path()),
     };
     Err(RestError::not_allowed(allowed))
+}
+
+/// Set of a path that begins with `groups/{group}` or `users/{user}`.
+fn recorded_set(names: &[&str]) -> Result<RecordedSet, RestError> {
+    match names {
+        ["users", id, ..] => user(id).map(RecordedSet::user),
+        [_, name, ..] => group(name).map(RecordedSet::group),
+        _ => Err(RestError::no_such_path()),
+    }
 }
 
 fn decoded(segment: &str) -> Result<String, RestError> {
@@ -364,7 +386,7 @@ mod tests {
                 described += usize::from(is_described);
             }
         }
-        assert_eq!(described, 47);
+        assert_eq!(described, 53);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use form_urlencoded::parse;
 use http::Uri;
-use trunkline_protocol::service::MEMBERS_PER_PAGE_MAX;
+use trunkline_protocol::service::{MEMBERS_PER_PAGE_MAX, RecordStart};
 
 use super::operation::USER_MAX_CHARS;
 use super::rest_error::RestError;
@@ -18,13 +18,15 @@ const TOKEN_MAX_MINUTES: u64 = 24 * 60;
 const TOKEN_MINUTES: u64 = 60;
 
 /// Parameters of all operations.
-const PARAMETERS: [&str; 13] = [
+const PARAMETERS: [&str; 15] = [
+    "after",
     "api-version",
     "application",
     "completed",
     "continuationToken",
     "excluded",
     "filter",
+    "last",
     "maxpagesize",
     "minutesToExpire",
     "partial",
@@ -104,6 +106,13 @@ impl RestQuery {
     /// Whether an answer of some nodes will do. Fails if the value is neither `true` nor `false`.
     pub(crate) fn is_partial(&self) -> Result<bool, RestError> {
         self.is("partial")
+    }
+
+    /// Start of a read of a record. Without parameters all that is kept.
+    pub(crate) fn record_start(&self) -> Result<RecordStart, RestError> {
+        let (after, last) = (self.text("after"), self.number("last", 1, u32::MAX.into())?);
+        let start = RecordStart::from_options(if last.is_none() { after.or(Some("0")) } else { after }, last);
+        start.map_err(|(name, problem)| RestError::bad_value(name, problem))
     }
 
     fn is(&self, name: &'static str) -> Result<bool, RestError> {

@@ -111,6 +111,10 @@ impl RestError {
         Self::temporary("Error.Store.Unreachable", problem)
     }
 
+    pub(super) fn no_record(problem: &str) -> Self {
+        Self::temporary("Error.Record.Unreachable", problem)
+    }
+
     pub(super) fn incomplete(missing: &[String]) -> Self {
         let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));
         Self::temporary("Error.Fleet.Incomplete", text)

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use bytestring::ByteString;
+use serde_json::{Map, Value, json};
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::service::{FILTER_MAX_BYTES, Payloads};
 
@@ -33,6 +34,8 @@ type Targets = Vec<(Addressee, Option<String>)>;
 pub(super) struct BatchMessage {
     /// Targets, each with a filter that leaves out the clients of earlier targets and excluded ones.
     pub(super) targets: Targets,
+    /// Excluded connections, for targets that are recorded.
+    pub(super) excluded: Vec<ByteString>,
     pub(super) payloads: Payloads,
 }
 
@@ -69,17 +72,23 @@ pub(super) fn read_batch(body: &[u8]) -> Result<Vec<BatchMessage>, RestError> {
 }
 
 /// Result of one message, as JSON.
-pub(super) fn result(FleetDelivery { nodes, missing, clients, .. }: &FleetDelivery) -> Value {
-    json!({ "nodes": nodes, "clients": clients, "missing": missing })
+pub(super) fn result(FleetDelivery { nodes, missing, clients, positions, .. }: &FleetDelivery) -> Map<String, Value> {
+    let counts = [("nodes", json!(nodes)), ("clients", json!(clients)), ("missing", json!(missing))];
+    let positions = positions.iter().map(|(name, position)| (name.clone(), json!(position)));
+    let positions = Some(positions.collect::<Map<_, _>>()).filter(|positions| !positions.is_empty());
+    let positions = positions.map(|positions| ("positions", Value::Object(positions)));
+    counts.into_iter().chain(positions).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Sum of the deliveries to the targets of one message.
 pub(super) fn total(deliveries: Vec<FleetDelivery>) -> FleetDelivery {
-    let mut all = FleetDelivery { nodes: u64::MAX, ..FleetDelivery::default() };
+    let least = if deliveries.is_empty() { 0 } else { u64::MAX };
+    let mut all = FleetDelivery { nodes: least, ..FleetDelivery::default() };
     for mut one in deliveries {
         all.nodes = all.nodes.min(one.nodes);
         all.clients += one.clients;
         all.missing.append(&mut one.missing);
+        all.positions.append(&mut one.positions);
     }
     all.missing.sort();
     all.missing.dedup();
@@ -111,7 +120,8 @@ impl BatchMessage {
             }
             _ => {}
         }
-        Ok(Self { targets: disjoint(all, excluded)?, payloads })
+        let kept = excluded.iter().map(|id| id.as_str().into()).collect();
+        Ok(Self { targets: disjoint(all, excluded)?, excluded: kept, payloads })
     }
 
     fn copies_bytes(&self) -> usize {
@@ -227,9 +237,9 @@ mod tests {
     fn the_result_of_a_message_adds_up_its_targets() {
         let one = |nodes, clients, missing: &[&str]| {
             let missing = missing.iter().map(|name| (*name).to_owned()).collect();
-            FleetDelivery { nodes, clients, missing, is_known: true }
+            FleetDelivery { nodes, clients, missing, is_known: true, positions: Vec::new() }
         };
         let sum = total(vec![one(2, 3, &[]), one(1, 4, &["b", "a"]), one(1, 0, &["a"])]);
-        assert_eq!(result(&sum), json!({ "nodes": 1, "clients": 7, "missing": ["a", "b"] }));
+        assert_eq!(Value::Object(result(&sum)), json!({ "nodes": 1, "clients": 7, "missing": ["a", "b"] }));
     }
 }

@@ -74,6 +74,10 @@ impl Gate {
         let secondary = match firewall::rule(state, slot, rules, scan, message.len()) {
             Verdict::Home => None,
             Verdict::Secondary(link) => Some(link),
+            Verdict::Follows => {
+                state.core.follow(slot, protocol, scan, message);
+                return Ok(GateDecision::Drop);
+            }
             Verdict::Dropped => return Ok(GateDecision::Drop),
             Verdict::Waits => return Ok(GateDecision::Wait),
             Verdict::TooMany(problem) => return Err(InboundError::Message(problem)),

@@ -13,14 +13,14 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     ConnectionFlowControl, ConnectionMoved, DownMark, ErrorCompletion, Exclusions, Filtered, FlowOperation,
-    FlowSubject, GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, RefreshConnection, ServiceMessage, Stamped,
-    TraceReport, UserGroupChange,
+    FlowSubject, GroupChange, MessageClass, Payloads, Position, RawKind, Recorded, RefreshAuth, RefreshConnection,
+    ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::engine::shard::{
     Audience, ConnectionCommand, Content, Framed, LARGE_BYTES, ListQuery, Location, MemberListing, MemberTally,
-    MembershipChange, MembershipRefused, PendingAck, Receivers, SendOrigin, Shard, ShardCommand, Shared, SteppedFilter,
-    WaitingResult, no_such_connection,
+    MembershipChange, MembershipRefused, PendingAck, Receivers, RecordEvent, RecordedCommand, RecordedSend, SendOrigin,
+    Shard, ShardCommand, Shared, SteppedFilter, WaitingResult, no_such_connection,
 };
 use crate::engine::transport::websocket::{Deflater, deflated_frame, payload_bytes};
 use crate::engine::upstream::{AppServerId, HubIndex, ReplyTo};
@@ -227,6 +227,7 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
         }
         ServiceMessage::Stamped(stamped) => return route_stamped(source, &stamped, batch),
         ServiceMessage::Filtered(filtered) => return route_filtered(source, &filtered, batch, route),
+        ServiceMessage::Recorded(recorded) => route_recorded(source, recorded, batch)?,
         ServiceMessage::CloseConnection(close) => close_one(source, close, batch),
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
         ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }) => {
@@ -251,9 +252,11 @@ pub(crate) fn route_counted(
     if let ServiceMessage::Filtered(filtered) = &message {
         return route_filtered(source, filtered, batch, route_counted);
     }
-    if matches!(message.class(), MessageClass::Data | MessageClass::Send)
-        && let Some(to) = receivers_of(source, &message)
-    {
+    let counted = match &message {
+        ServiceMessage::Recorded(recorded) => read_recorded(recorded)?,
+        message => Some(message.clone()).filter(|it| matches!(it.class(), MessageClass::Data | MessageClass::Send)),
+    };
+    if let Some(to) = counted.and_then(|message| receivers_of(source, &message)) {
         let tally = MemberTally::new(source.reply_to.clone(), 0);
         batch.for_all(ShardCommand::CountReceivers { hub: source.hub, to, tally });
     }
@@ -272,6 +275,36 @@ fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedB
         Ok(None) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Send within a record's message; `None` for its end. Fails if it is none.
+fn read_recorded(recorded: &Recorded) -> Result<Option<ServiceMessage>, String> {
+    if recorded.end.is_some() {
+        return Ok(None);
+    }
+    match ServiceMessage::decode(&recorded.body) {
+        Ok(Some(send)) if send.class() == MessageClass::Send => Ok(Some(send)),
+        Ok(_) => Err("a record contains a message that is no send".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn route_recorded(source: FrameSource<'_>, recorded: Recorded, batch: &mut RoutedBatch) -> Result<(), String> {
+    let event = match (read_recorded(&recorded)?, recorded.end.as_deref()) {
+        (Some(send), _) => {
+            let (Some(to), Some(payloads)) = (receivers_of(source, &send), send.payloads()) else { return Ok(()) };
+            let kind = if recorded.set.is_user { SendKind::Users } else { SendKind::Groups };
+            source.counters.sends.of(kind).add_alone(1);
+            let message = Framed::new(payloads);
+            RecordEvent::Message(Box::new(RecordedSend { to, message, payloads: payloads.clone() }))
+        }
+        (None, Some("deleted")) => RecordEvent::Deleted,
+        (None, _) => RecordEvent::Finished,
+    };
+    let position = Position { epoch: recorded.epoch, number: recorded.number };
+    let command = RecordedCommand { hub: source.hub, set: recorded.set, position, event, origin: source.origin };
+    batch.for_all(ShardCommand::Recorded(Arc::new(command)));
+    Ok(())
 }
 
 fn route_filtered(

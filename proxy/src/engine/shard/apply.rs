@@ -120,6 +120,7 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
             }
             state.close_many(app, &slots, reason.as_deref());
         }
+        ShardCommand::Recorded(recorded) => state.core.apply_recorded(&recorded, mode),
         ShardCommand::LinkLost(loss) => state.lose_homes(&loss),
         ShardCommand::HandedOver { hub, app, connection_id } => state.handed_over(hub, app, &connection_id),
         ShardCommand::LinkOpened(link) => state.link_opened(&link),

@@ -12,7 +12,8 @@ use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, RefreshAuth, ServiceMessage, TraceReport,
+    Ack, AckStatus, ClientInvocation, FlowOperation, Payloads, Position, RawKind, RecordedSet, RefreshAuth,
+    ServiceMessage, TraceReport,
 };
 
 use super::delivery::framed::Framed;
@@ -76,6 +77,8 @@ pub(crate) enum ShardCommand {
     Drain(Duration),
     /// A user's group membership has expired.
     Expire { hub: HubIndex, over: ExpiredMembership },
+    /// Message or end of a record.
+    Recorded(Arc<RecordedCommand>),
     /// Evaluates the routes again for these clients, in steps.
     Reroute(Vec<Slot>),
 }
@@ -116,6 +119,31 @@ impl ShardCommand {
             _ => None,
         }
     }
+}
+
+/// Recorded message, for members and for followers.
+#[derive(Debug)]
+pub(crate) struct RecordedSend {
+    pub to: Receivers,
+    pub message: Framed,
+    pub payloads: Payloads,
+}
+
+/// Event of a record, for its members and followers.
+#[derive(Debug)]
+pub(crate) struct RecordedCommand {
+    pub hub: HubIndex,
+    pub set: RecordedSet,
+    pub position: Position,
+    pub event: RecordEvent,
+    pub origin: SendOrigin,
+}
+
+#[derive(Debug)]
+pub(crate) enum RecordEvent {
+    Message(Box<RecordedSend>),
+    Finished,
+    Deleted,
 }
 
 #[derive(Debug)]

@@ -343,10 +343,15 @@ impl Connections {
     }
 
     /// Marks connections and users as excluded from a send, and returns its new, unique epoch.
-    pub(crate) fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u64 {
+    pub(crate) fn exclude(&mut self, hub: HubIndex, to: &Receivers, others: &[Slot]) -> u64 {
         // 64 bits don't wrap around, so an old exclusion never applies by accident.
         self.exclusion_epoch += 1;
         let epoch = self.exclusion_epoch;
+        for slot in others {
+            if let Some(client) = self.get_mut(*slot) {
+                client.exclude(epoch);
+            }
+        }
         for id in &to.excluded {
             if let Some(client) = self.find(hub, id).and_then(|slot| self.get_mut(slot)) {
                 client.exclude(epoch);

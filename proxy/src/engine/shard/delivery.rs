@@ -149,7 +149,19 @@ impl Delivery {
         run: &SendRun,
         mode: BatchMode,
     ) {
-        let epoch = connections.exclude(hub, to);
+        self.send_beside(connections, hub, (to, &[]), run, mode);
+    }
+
+    /// Sends to clients, except for those in these slots.
+    pub(super) fn send_beside(
+        &mut self,
+        connections: &mut Connections,
+        hub: HubIndex,
+        (to, others): (&Receivers, &[Slot]),
+        run: &SendRun,
+        mode: BatchMode,
+    ) {
+        let epoch = connections.exclude(hub, to, others);
         let mut tally = ReceiverTally::default();
         let send = SetSend { hub, epoch, run, mode };
         match &to.who {

@@ -85,6 +85,7 @@ impl ShardState {
             self.core.context.shared.client_results.expire();
             self.core.context.shared.expire_user_groups();
         }
+        self.core.tick_follows();
         retry_unassigned(self);
         self.assignments.secondary_clients.tick(&mut self.core, &mut self.assignments.reassignment);
         if self.reroute_due {

@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tracing::{debug, enabled};
-use trunkline_protocol::hub::CallScan;
+use trunkline_protocol::hub::{CallScan, MessageKind};
 
 use super::assignments::secondary_clients::SecondaryChoice;
 use super::connection::{REFUSED_UPLOADS_MAX, SECONDARY_UPLOADS_MAX};
@@ -30,6 +30,8 @@ pub(crate) enum Verdict {
     Secondary(HomeLink),
     /// Hold this and later messages: no app server of the group is available.
     Waits,
+    /// Call of the method that follows a record.
+    Follows,
     /// Drop: refused, or part of a refused call.
     Dropped,
     /// Too many open streams to calls, with the error text.
@@ -51,6 +53,9 @@ pub(crate) fn rule(
     let verdict = rules.judge(target, bytes);
     if let MethodVerdict::Refused { rule, text } = verdict {
         return refuse_call(&mut state.core, slot, rules, (message, &rule), &text);
+    }
+    if rules.has_history() && state.core.is_follow(slot, target) {
+        return Verdict::Follows;
     }
     let mut secondary = None;
     if let Some(group) = rules.group_of(target).filter(|group| state.core.is_beside_home(slot, group)) {
@@ -94,6 +99,12 @@ pub(crate) fn rule(
 
 /// Verdict on messages other than calls: parts of a call follow that call.
 fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Verdict {
+    if message.kind == MessageKind::CancelInvocation
+        && !core.followers.is_empty()
+        && message.invocation_id.as_deref().is_some_and(|id| core.cancel_follow(slot, id))
+    {
+        return Verdict::Dropped;
+    }
     let Some(client) = core.connections.live_mut(slot) else { return Verdict::Home };
     if client.cold_mut().refused_mut().claim(message) {
         return Verdict::Dropped;

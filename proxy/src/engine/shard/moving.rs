@@ -188,7 +188,8 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let hubs = &state.core.context.shared.hubs;
     let named = |(app, epoch): (AppServerId, i64)| (ByteString::from(&*hubs.instance(app)), epoch);
     let epochs = epochs.into_iter().map(named).collect();
-    let moved = MovedState { calls, groups: groups_of(&state.core, client), epochs, ..moved };
+    let groups = groups_of(&state.core, client);
+    let moved = MovedState { calls, groups, epochs, follows: state.core.take_follows(slot), ..moved };
     if let Some(taker) = taker {
         // Fails if the other node has stopped waiting: no node has the connection, and it closes.
         drop(taker.send(Some(moved.encode())));
@@ -328,7 +329,7 @@ pub(crate) fn settle(
     let (home, resumption) = (client.home().clone(), client.cold_mut().resumption_mut()?);
     let before = resumption.ownership().bytes();
     let epochs = moved.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
-    let (calls, groups) = (moved.calls.clone(), moved.groups.clone());
+    let (calls, groups, follows) = (moved.calls.clone(), moved.groups.clone(), moved.follows.clone());
     let (arrival, refreshed) = resumption.settle(moved, epochs, until)?;
     if !home.capabilities.sends_to_all_nodes {
         resumption.ownership_mut().keep_behind(shared.fleet.origin);
@@ -346,6 +347,7 @@ pub(crate) fn settle(
     groups.iter().for_each(|group| state.core.connections.join(slot, hub, SetName::Group(group)));
     // The other node may have sent the state before it received these.
     arrival.group_changes.iter().for_each(|change| state.core.change_groups(slot, change, None));
+    state.core.continue_follows(slot, follows);
     if let Some(log_in) = refreshed {
         keep_log_in(state, slot, log_in);
     }

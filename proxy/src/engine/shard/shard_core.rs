@@ -25,6 +25,7 @@ use super::content::Content;
 use super::delivery::framed::{frame_for, message_frame};
 use super::delivery::outbox_budget::OutboxBudget;
 use super::delivery::{BatchMode, Delivery, Flush, may_receive};
+use super::followers::Followers;
 use super::shard_context::{FIRST_TICK, ShardContext};
 use super::shared::client_result::{no_such_connection, not_asked};
 use super::shared::seams::ExpiredMembership;
@@ -60,6 +61,7 @@ pub(crate) struct ShardCore {
     pub(crate) connections: Connections,
     pub(super) delivery: Delivery,
     pub(crate) unfinished: UnfinishedMessages,
+    pub(super) followers: Followers,
     openings: OpeningInterner,
     /// Read buffer of all sockets; empty while lent.
     read_buffer: Box<[u8]>,
@@ -88,6 +90,7 @@ impl ShardCore {
                 counters.clone(),
             ),
             delivery: Delivery::new(&settings.outbox, budget, counters.clone(), taps),
+            followers: Followers::default(),
             openings: OpeningInterner::default(),
             read_buffer: Box::default(),
             inflater: None,
@@ -447,6 +450,9 @@ impl ShardCore {
             refusal = self.connections.change_groups(slot, change, limits, |_| (Signer::Fleet, usize::MAX)).err();
         }
         self.tap_event(slot, &TapEvent::GroupsChanged);
+        if !self.followers.is_empty() {
+            self.follow_groups(slot);
+        }
         if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival_mut()) {
             arrival.group_changes.push(change.clone());
         }

@@ -3,6 +3,7 @@
 pub(super) mod client_result;
 pub(super) mod history;
 pub(super) mod other_nodes;
+pub(super) mod recorder;
 pub(super) mod route_table;
 pub(super) mod seams;
 
@@ -41,6 +42,7 @@ use crate::ground::telemetry::SpanTracer;
 use client_result::ClientResults;
 use history::{History, PastConnection};
 use other_nodes::{NoOtherNodes, OtherNodes};
+use recorder::Recorder;
 use route_table::RouteTable;
 use seams::{AccessRules, KeptMemberships, MembershipRefused, Seams, SetInterest};
 #[cfg(test)]
@@ -95,6 +97,7 @@ pub(crate) struct FleetSide {
     /// Moves of connections that wait for sends that entered the fleet here.
     pub moves: MoveQueue<AnnouncedMove>,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
+    recorder: OnceLock<Arc<dyn Recorder>>,
 }
 
 /// Operator reports that belong to no shard and no link.
@@ -268,6 +271,16 @@ impl Shared {
     /// Sets the access to the other nodes, once.
     pub(crate) fn join_fleet(&self, nodes: Arc<dyn OtherNodes>) {
         drop(self.fleet.other_nodes.set(nodes));
+    }
+
+    /// Records of the fleet; `None` while the node starts.
+    pub(crate) fn recorder(&self) -> Option<&Arc<dyn Recorder>> {
+        self.fleet.recorder.get()
+    }
+
+    /// Sets the access to the records, once.
+    pub(crate) fn record_by(&self, recorder: Arc<dyn Recorder>) {
+        drop(self.fleet.recorder.set(recorder));
     }
 
     #[must_use]
@@ -497,7 +510,13 @@ impl Shared {
 impl FleetSide {
     fn new(origin: AppServerId) -> Self {
         let client_port_hellos = HelloTable::default();
-        Self { origin, client_port_hellos, moves: MoveQueue::default(), other_nodes: OnceLock::new() }
+        Self {
+            origin,
+            client_port_hellos,
+            moves: MoveQueue::default(),
+            other_nodes: OnceLock::new(),
+            recorder: OnceLock::new(),
+        }
     }
 }
 

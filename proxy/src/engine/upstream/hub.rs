@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::RecordedSet;
 
 use super::app_server::AppServer;
 use super::capability::HubCapabilities;
 use super::hub_identity::{HubIdentity, HubNaming, HubOrigin};
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool};
-use crate::ground::routing::{DEFAULT_GROUP, HubRules};
+use crate::ground::routing::{DEFAULT_GROUP, HistoryTerms, HubRules};
 
 /// A hub with its settings and the pools of its app servers.
 #[derive(Debug)]
@@ -82,6 +83,17 @@ impl Hub {
 
     pub(crate) fn rules(&self) -> Option<Arc<HubRules>> {
         self.rules.load_full()
+    }
+
+    /// How much is kept of what is sent to a group or a user; `None` if nothing is. App servers that send to all nodes
+    /// send past the records.
+    pub(crate) fn history_of(&self, set: &RecordedSet) -> Option<HistoryTerms> {
+        if self.capabilities().sends_to_all_nodes { None } else { self.rules()?.history_of(set) }
+    }
+
+    /// Whether anything that is sent to groups or users is recorded.
+    pub(crate) fn has_history(&self) -> bool {
+        !self.capabilities().sends_to_all_nodes && self.rules.load().as_ref().is_some_and(|rules| rules.has_history())
     }
 
     /// Rules of the operator, if the rules inspect each message.

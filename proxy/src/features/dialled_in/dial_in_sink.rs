@@ -3,23 +3,27 @@
 //! The link reaches clients on all nodes: a frame is applied here as far as it concerns this node, and forwarded to
 //! other nodes. Invalid frames are skipped, as the SDK does with ours.
 
+use std::mem;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use futures_util::future::join_all;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use trunkline_link::{FrameSink, ManySend};
 use trunkline_protocol::service::{
-    Ack, AckStatus, Audience, ClientInvocation, FrameHead, MessageClass, Ping, ServiceMessage,
+    Ack, AckStatus, Audience, ClientInvocation, FrameHead, GroupBroadcastData, MessageClass, MultiGroupBroadcastData,
+    MultiUserData, Ping, RecordReply, RecordRequest, RecordedSet, ServiceMessage, UserData,
 };
 
 use super::dial_in_ping::{self, Leaving, NodeLoad, PingAction};
 use crate::engine::link::{ShardSink, give_to_all, read_filtered};
-use crate::engine::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
+use crate::engine::shard::{MEMBERSHIP_S, RequestOrigin, SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::engine::upstream::{AppServerId, HubIndex, LinkHandle, LinkId, Pool, ReplyTo};
 use crate::ground::auth::Signer;
 use crate::ground::bounded::Permit;
@@ -52,6 +56,8 @@ pub(super) struct DialInSink<'a> {
     inner: ShardSink<'a>,
     /// Send being assembled from the frames of this batch. All its frames share one epoch.
     sends: Option<ManySend<'a>>,
+    /// Appends of this batch to records of groups and users.
+    appends: Vec<Pin<Box<dyn Future<Output = RecordReply> + Send>>>,
     /// Set when the app server migrates its clients. Shards are notified at the end of the batch.
     is_migrating: bool,
     /// Requests in the pings of this batch, each once. Answered at the end of the batch.
@@ -66,7 +72,18 @@ impl<'a> DialInSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, link: &Arc<LinkHandle>) -> Self {
         let inner = ShardSink::new(shard, pool, link.clone());
         let (link, actions) = (link.clone(), Vec::new());
-        Self { shard, pool, link, inner, sends: None, is_migrating: false, actions, questions: 0, is_cut_off: false }
+        Self {
+            shard,
+            pool,
+            link,
+            inner,
+            sends: None,
+            appends: Vec::new(),
+            is_migrating: false,
+            actions,
+            questions: 0,
+            is_cut_off: false,
+        }
     }
 
     pub(super) fn in_turns(self, signer: &Signer) -> Self {
@@ -80,6 +97,7 @@ impl<'a> DialInSink<'a> {
             self.link.answer(&ServiceMessage::Ack(ack));
             return Ok(());
         }
+        let Some(message) = self.record(message) else { return Ok(()) };
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
         let is_here = |id: &ByteString| shared.routes.find(id).is_some();
         // Messages for a moving connection go to both nodes.
@@ -131,6 +149,54 @@ impl<'a> DialInSink<'a> {
         }
         let origin = SendOrigin::Sender(shared.fleet.origin, epoch);
         self.inner.route(origin, None, message)
+    }
+
+    /// Appends a send to the records of its groups or users. Returns what remains for sets that are not recorded.
+    fn record(&mut self, message: ServiceMessage) -> Option<ServiceMessage> {
+        let hub = self.shard.shared().hubs.of_pool(self.pool).filter(|hub| hub.has_history());
+        let (Some(hub), Some(recorder)) = (hub, self.shard.shared().recorder().cloned()) else { return Some(message) };
+        let (sets, rest): (Vec<_>, Vec<_>) = match &message {
+            ServiceMessage::GroupBroadcastData(it) => (vec![RecordedSet::group(it.group.clone())], Vec::new()),
+            ServiceMessage::UserData(it) => (vec![RecordedSet::user(it.user_id.clone())], Vec::new()),
+            ServiceMessage::MultiGroupBroadcastData(it) => {
+                it.groups.iter().cloned().map(RecordedSet::group).partition(|set| hub.history_of(set).is_some())
+            }
+            ServiceMessage::MultiUserData(it) => {
+                it.user_ids.iter().cloned().map(RecordedSet::user).partition(|set| hub.history_of(set).is_some())
+            }
+            _ => return Some(message),
+        };
+        if sets.iter().all(|set| hub.history_of(set).is_none()) {
+            return Some(message);
+        }
+        for set in sets {
+            let send = to_one_set(&message, &set).to_body();
+            let request = RecordRequest { set, act: "append".into(), body: send, ..RecordRequest::default() };
+            self.appends.push(recorder.request_record(hub.key(), request, RequestOrigin::Here));
+        }
+        let names: Vec<_> = rest.into_iter().map(|set| set.name).collect();
+        match message {
+            _ if names.is_empty() => None,
+            ServiceMessage::MultiUserData(it) => {
+                Some(ServiceMessage::MultiUserData(MultiUserData { user_ids: names, ..it }))
+            }
+            ServiceMessage::MultiGroupBroadcastData(it) => {
+                Some(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups: names, ..it }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits for the records of a batch. The protocol has no answer to a send, so failures are logged and counted.
+    async fn await_appends(&mut self) {
+        for reply in join_all(mem::take(&mut self.appends)).await {
+            if reply.refused.is_some()
+                && let Some(suppressed) = self.pool.may_warn()
+            {
+                let (hub, app) = (self.pool.hub.name(), &self.pool.app.name);
+                warn!(hub, %app, reason = &*reply.problem, suppressed, "message of an app server not recorded or sent");
+            }
+        }
     }
 
     /// Replaces the connection token in a message with the connection id, because an app server has only the token.
@@ -267,6 +333,22 @@ impl<'a> DialInSink<'a> {
     }
 }
 
+/// Send to one of the groups or users of a send.
+fn to_one_set(message: &ServiceMessage, set: &RecordedSet) -> ServiceMessage {
+    let name = set.name.clone();
+    match message {
+        ServiceMessage::MultiUserData(it) => {
+            ServiceMessage::UserData(UserData { user_id: name, payloads: it.payloads.clone() })
+        }
+        ServiceMessage::MultiGroupBroadcastData(it) => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+            group: name,
+            payloads: it.payloads.clone(),
+            ..GroupBroadcastData::default()
+        }),
+        message => message.clone(),
+    }
+}
+
 /// Whether a question may have an answer of many kilobytes.
 fn has_large_answer(message: &ServiceMessage) -> bool {
     use ServiceMessage as M;
@@ -344,13 +426,16 @@ impl FrameSink for DialInSink<'_> {
 
     async fn end_batch(&mut self, bytes: usize) {
         self.inner.end_batch(bytes).await;
+        if !self.appends.is_empty() {
+            self.await_appends().await;
+        }
         (self.sends, self.questions) = (None, 0);
-        let actions = std::mem::take(&mut self.actions);
+        let actions = mem::take(&mut self.actions);
         if !actions.is_empty() && !self.is_cut_off && !self.has_unread() {
             actions.into_iter().for_each(|action| self.answer_ping(action));
         }
         self.cut_off_unread();
-        if std::mem::take(&mut self.is_migrating) {
+        if mem::take(&mut self.is_migrating) {
             let (hub, app) = (self.link.hub(), self.link.app);
             give_to_all(self.shard, &ShardCommand::AppShuttingDown { hub, app }).await;
         }

@@ -5,7 +5,10 @@ use std::fmt::{self, Display};
 
 use super::hub_rules::{HubRules, MethodVerdict};
 use super::route_condition::{Condition, RouteFacts, Share, ValueTest};
-use super::rule::{DEFAULT_GROUP, GroupRule, MessageRule, MethodRule, MirrorRule, OnDown, RouteAction, RouteRule};
+use super::rule::{
+    DEFAULT_GROUP, GroupRule, HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule, OnDown, RouteAction,
+    RouteRule,
+};
 use super::ruleset::Ruleset;
 use super::sample::RuleSample;
 
@@ -69,7 +72,7 @@ impl Ruleset {
         let mut refusal = None;
         for rule in &self.methods {
             let label = &rule.label;
-            lines.push(match HubRules::new([], [rule], []).judge(target, bytes) {
+            lines.push(match HubRules::new([], [rule], [], []).judge(target, bytes) {
                 _ if !rule.hub.matches(hub) => {
                     format!("method rule {label} does not hold: hub is \"{}\"", rule.hub)
                 }
@@ -235,6 +238,19 @@ impl Display for MethodRule {
         parts.extend(self.per_second.iter().map(|(method, most)| format!("\"{method}\" {most} times a second")));
         parts.extend(self.max_bytes.iter().map(|(method, most)| format!("\"{method}\" with at most {most} bytes")));
         write!(f, " {}", parts.join("; "))
+    }
+}
+
+impl Display for HistoryRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { label, hub, of_users, names, terms: HistoryTerms { messages, age } } = self;
+        let sets = if *of_users { "users" } else { "groups" };
+        let age = humantime::format_duration(*age);
+        write!(
+            f,
+            "history rule {label}: hub is \"{hub}\" -> record {sets} {}, {messages} messages for {age}",
+            any_of(names)
+        )
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use trunkline_protocol::service::RecordedSet;
+
 use super::path_reading::fold;
-use super::rule::{MessageRule, MethodRule, MirrorRule};
+use super::rule::{HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule};
 use super::target_table::TargetTable;
 use crate::ground::metrics::Counter;
 
@@ -94,6 +96,7 @@ pub(crate) struct HubRules {
     message_groups: Vec<Arc<str>>,
     gates: Vec<MethodGate>,
     mirrors: Vec<MirrorRule>,
+    histories: Vec<HistoryRule>,
 }
 
 impl HubRules {
@@ -102,6 +105,7 @@ impl HubRules {
         messages: impl IntoIterator<Item = &'a MessageRule>,
         methods: impl IntoIterator<Item = &'a MethodRule>,
         mirrors: impl IntoIterator<Item = &'a MirrorRule>,
+        histories: impl IntoIterator<Item = &'a HistoryRule>,
     ) -> Self {
         let targets = |rule: &'a MessageRule| rule.targets.iter().map(|target| (target, rule.group.clone()));
         let groups: TargetTable<_> = messages.into_iter().flat_map(targets).collect();
@@ -113,16 +117,29 @@ impl HubRules {
             message_groups,
             gates: methods.into_iter().map(Into::into).collect(),
             mirrors: first_of_each_group(mirrors),
+            histories: histories.into_iter().cloned().collect(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.gates.is_empty() && self.mirrors.is_empty()
+        self.groups.is_empty() && self.gates.is_empty() && self.mirrors.is_empty() && !self.has_history()
     }
 
     /// Whether any rule needs individual messages. Otherwise they are forwarded unread, in runs.
     pub(crate) fn read_messages(&self) -> bool {
-        !self.groups.is_empty() || !self.gates.is_empty()
+        !self.groups.is_empty() || !self.gates.is_empty() || self.has_history()
+    }
+
+    /// Whether any group or user is recorded.
+    pub(crate) fn has_history(&self) -> bool {
+        !self.histories.is_empty()
+    }
+
+    /// How much is kept of what is sent to a group or a user; `None` if nothing is. The first rule counts.
+    pub(crate) fn history_of(&self, set: &RecordedSet) -> Option<HistoryTerms> {
+        let records =
+            |rule: &&HistoryRule| rule.of_users == set.is_user && rule.names.iter().any(|name| name.matches(&set.name));
+        self.histories.iter().find(records).map(|rule| rule.terms)
     }
 
     /// Whether any rule allows or refuses methods.

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use trunkline_protocol::key::AccessKeys;
 
 use super::path_reading::Doubt;
+use super::pattern::Pattern;
 use super::route_condition::{Condition, PathPattern, RouteFacts, Share};
 use super::target_table::TargetPattern;
 use crate::ground::metrics::{Counter, MirrorCounters};
@@ -159,4 +161,22 @@ pub(crate) struct MethodRule {
     pub per_second: Vec<(TargetPattern, u32)>,
     pub max_bytes: Vec<(TargetPattern, usize)>,
     pub refused: Arc<Counter>,
+}
+
+/// Recorded groups or users of a hub.
+#[derive(Debug, Clone)]
+pub(crate) struct HistoryRule {
+    pub label: Arc<str>,
+    pub hub: PathPattern,
+    /// Whether the patterns are of user ids rather than of group names.
+    pub of_users: bool,
+    pub names: Vec<Pattern>,
+    pub terms: HistoryTerms,
+}
+
+/// How much of a record is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HistoryTerms {
+    pub messages: usize,
+    pub age: Duration,
 }

@@ -1,5 +1,5 @@
-//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors`, `methods` and `webhooks`, the
-//! keys of apps in `app-keys`, and the issuers of access tokens in `issuers`.
+//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors`, `methods`, `history` and `webhooks`,
+//! the keys of apps in `app-keys`, and the issuers of access tokens in `issuers`.
 //!
 //! All other keys are flags, checked by the command-line parser.
 
@@ -78,6 +78,7 @@ fn rule_file(text: &str) -> Result<RuleFile, Fault> {
         messages: rules(value("messages"), |value, labels| message_entry::message(value, labels, &mut known))?,
         mirrors: rules(value("mirrors"), |value, labels| message_entry::mirror(value, labels, &known))?,
         methods: rules(value("methods"), message_entry::method)?,
+        histories: rules(value("history"), message_entry::history)?,
         webhooks: webhook_entry::webhooks(value("webhooks"))?,
     };
     let app_keys = access_entry::app_keys(value("app-keys"))?;
@@ -155,6 +156,14 @@ mod tests {
         assert_eq!((rejection.status, &*rejection.body), refused);
         assert_eq!((rules.messages.len(), rules.mirrors.len(), rules.methods.len()), (1, 1, 2));
         assert!(rules.mirrors[0].copies_down);
+        let histories: Vec<_> = rules.histories.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            histories,
+            [
+                "history rule 1: hub is \"/chat\" -> record groups \"room-*\" or \"hall\", 100 messages for 10m",
+                "history rule 2: hub is \"/*\" -> record users \"*\", 1000 messages for 1h"
+            ]
+        );
         let sizes: Vec<_> = rules.methods[0].max_bytes.iter().map(|(_, most)| *most).collect();
         assert_eq!(sizes, [4096, 65_536]);
     }
@@ -314,6 +323,20 @@ mod tests {
         for size in ["4 miles", "KiB", "-1B", "0B", "9GiB", "1..5KiB"] {
             let problem = problem(&rule(&format!("max-bytes = {{ Say = {size:?} }}")));
             assert!(problem.starts_with("3:21: max-bytes is") && problem.contains("such as \"4KiB\""), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_history_rule_names_groups_or_users_and_has_limits() {
+        for (text, expected) in [
+            ("", "a history rule is empty: give either groups or users"),
+            ("groups = 'a'\nusers = 'b'", "a history rule is empty: give either groups or users"),
+            ("groups = 'a'\nmessages = 0", "messages is 0, but must be from 1 to 1000000"),
+            ("groups = 'a'\nage = '31d'", "age is 31d, but must be from 1s to"),
+            ("groups = 'a'\nlast = 5", "unknown key \"last\" in a history rule"),
+        ] {
+            let found = problem(&format!("[[history]]\nhub = \"*\"\n{text}"));
+            assert!(found.contains(expected), "{found}");
         }
     }
 

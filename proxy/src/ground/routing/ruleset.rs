@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::hub_rules::HubRules;
 use super::route_condition::RouteFacts;
-use super::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, MessageRule, MethodRule, MirrorRule, RouteRule};
+use super::rule::{
+    DEFAULT_GROUP, DefaultGroup, GroupRule, HistoryRule, MessageRule, MethodRule, MirrorRule, RouteRule,
+};
 use super::webhook_table::WebhookTable;
 use crate::ground::metrics::RuleCounters;
 use crate::ground::net::address::Address;
@@ -19,6 +21,7 @@ pub struct Ruleset {
     pub(crate) messages: Vec<MessageRule>,
     pub(crate) methods: Vec<MethodRule>,
     pub(crate) mirrors: Vec<MirrorRule>,
+    pub(crate) histories: Vec<HistoryRule>,
     pub(crate) webhooks: Vec<WebhookTable>,
 }
 
@@ -35,7 +38,8 @@ impl Ruleset {
         let mirrors = self.mirrors.iter().map(ToString::to_string);
         let methods = self.methods.iter().map(ToString::to_string);
         let webhooks = self.webhooks.iter().map(ToString::to_string);
-        groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(webhooks)
+        let histories = self.histories.iter().map(ToString::to_string);
+        groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(histories).chain(webhooks)
     }
 
     /// Whether there are upstreams that may serve clients.
@@ -82,6 +86,7 @@ impl Ruleset {
             self.messages.iter().filter(|rule| rule.hub.matches(path)),
             self.methods.iter().filter(|rule| rule.hub.matches(path)),
             self.mirrors.iter().filter(|rule| rule.hub.matches(path)),
+            self.histories.iter().filter(|rule| rule.hub.matches(path)),
         );
         (!rules.is_empty()).then(|| Arc::new(rules))
     }

@@ -11,8 +11,8 @@ use crate::ground::auth::key::is_pem;
 use crate::ground::routing::rule_error::{Fault, RuleProblem};
 
 /// Keys of the file that contain rules.
-pub const RULE_TABLES: [&str; 8] =
-    ["groups", "routes", "messages", "mirrors", "methods", "webhooks", "app-keys", "issuers"];
+pub const RULE_TABLES: [&str; 9] =
+    ["groups", "routes", "messages", "mirrors", "methods", "history", "webhooks", "app-keys", "issuers"];
 
 /// Maximum size of the file, a hundred times the usual size.
 pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;

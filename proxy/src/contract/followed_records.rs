@@ -1,0 +1,418 @@
+//! Records of groups and users, and the clients that follow them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use trunkline_protocol::access_token;
+use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::service::*;
+
+use super::app::{json as text_payload, membership, to_group, to_user};
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fixture::{KEY, paused};
+use super::fleet_nodes::{FleetNode, until};
+use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, node_with_link, settle, token};
+use super::inbound_moves::DialInScene;
+use super::rest_data_plane::{Answer, BackEnd};
+use crate::ground::clock::unix_seconds;
+use crate::ground::net::connector::MemoryNetwork;
+
+const RULES: &str = "[[history]]\nhub = 'bench'\ngroups = 'room-*'\nmessages = 5\n[[history]]\nhub = '*'\nusers = '*'";
+
+/// Node with an app server and a back end, and a client in a recorded group.
+struct Room {
+    node: FleetNode,
+    link: DialInLink,
+    back_end: BackEnd,
+    client: Client,
+}
+
+impl Room {
+    async fn open() -> Self {
+        let (node, mut link) = node_with_link().await;
+        node.fixture.apply(RULES);
+        let mut client = link.client(&node, "ann").await;
+        join(&mut link, &mut client, "room-1").await;
+        let back_end = back_end(&node);
+        Self { node, link, back_end, client }
+    }
+
+    /// Sends by REST; returns the position.
+    async fn send(&self, text: &str) -> String {
+        let answer = send(&self.back_end, "groups/room-1", text).await;
+        assert_eq!((answer.status, &*answer.missing), (202, ""), "{answer:?}");
+        answer.body["position"].as_str().unwrap().to_owned()
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Answer {
+        self.back_end.ask(method, &format!("/api/hubs/bench/{path}"), "").await
+    }
+}
+
+fn back_end(node: &FleetNode) -> BackEnd {
+    BackEnd::of(&node.fixture, node.fleet.clone())
+}
+
+async fn send(back_end: &BackEnd, to: &str, text: &str) -> Answer {
+    let body = json!({ "target": "Say", "arguments": [text] }).to_string();
+    back_end.ask("POST", &format!("/api/hubs/bench/{to}/:send"), &body).await
+}
+
+async fn join(link: &mut DialInLink, client: &mut Client, group: &str) {
+    link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, group, 7)));
+    assert_eq!(link.ack().await.status, AckStatus::Ok);
+}
+
+async fn follow(client: &mut Client, id: &str, terms: Value) {
+    let call = json!({ "type": 4, "invocationId": id, "target": "follow", "arguments": [terms] });
+    client.send(&format!("{call}\u{1e}")).await;
+}
+
+/// Next message that is no acknowledgement of stateful reconnect.
+async fn next(client: &mut Client) -> Value {
+    loop {
+        let message: Value = serde_json::from_str(&client.text().await).unwrap();
+        if message["type"] != json!(8) {
+            return message;
+        }
+    }
+}
+
+/// Item of the stream `s`: its position and text.
+async fn item(client: &mut Client) -> (String, String) {
+    let message = next(client).await;
+    let (item, text) = (&message["item"], &message["item"]["arguments"][0]);
+    assert_eq!(
+        (&message["type"], &message["invocationId"], &item["target"]),
+        (&json!(2), &json!("s"), &json!("Say")),
+        "{message}"
+    );
+    (item["position"].as_str().unwrap().into(), text.as_str().unwrap().into())
+}
+
+async fn texts(client: &mut Client, count: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    while texts.len() < count {
+        texts.push(item(client).await.1);
+    }
+    texts
+}
+
+async fn reset(client: &mut Client) -> (String, Value) {
+    let item = next(client).await["item"].take();
+    (item["reset"].as_str().unwrap().to_owned(), item["oldest"].clone())
+}
+
+/// End of the stream `s`: its error, if any.
+async fn end(client: &mut Client) -> Option<String> {
+    let message = next(client).await;
+    assert_eq!((&message["type"], &message["invocationId"]), (&json!(3), &json!("s")), "{message}");
+    message["error"].as_str().map(str::to_owned)
+}
+
+fn said(text: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}")
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_follower_gets_what_it_missed_and_then_each_message_once_and_the_end() {
+    let mut room = Room::open().await;
+    let mut other = room.link.client(&room.node, "ben").await;
+    join(&mut room.link, &mut other, "room-1").await;
+    let (first, second) = (room.send("a").await, room.send("b").await);
+    for text in ["a", "b"] {
+        assert_eq!([room.client.text().await, other.text().await], [said(text), said(text)]);
+    }
+    follow(&mut room.client, "s", json!({ "group": "room-1", "after": first })).await;
+    assert_eq!(item(&mut room.client).await, (second.clone(), "b".into()));
+    let third = room.send("c").await;
+    room.link.send(to_group("room-1", &said("d")));
+    assert_eq!(item(&mut room.client).await, (third, "c".into()), "an item, and no plain copy");
+    assert_eq!([other.text().await, other.text().await], [said("c"), said("d")]);
+    assert_eq!(texts(&mut room.client, 1).await, ["d"]);
+    assert_eq!(room.ask("POST", "groups/room-1/history/:finish").await.status, 204);
+    assert_eq!(end(&mut room.client).await, None);
+    let refused = send(&room.back_end, "groups/room-1", "e").await;
+    assert_eq!((refused.status, &*refused.code), (409, "Error.Record.Finished"));
+    follow(&mut room.client, "s", json!({ "group": "room-1", "last": 2 })).await;
+    assert_eq!(texts(&mut room.client, 2).await, ["c", "d"]);
+    assert_eq!(end(&mut room.client).await, None, "a finished record ends after what is kept");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_record_is_read_and_removed_by_rest() {
+    let mut room = Room::open().await;
+    assert_eq!(room.ask("DELETE", "groups/room-1/history").await.status, 404);
+    let first = room.send("a").await;
+    for text in ["b", "c", "d", "e", "f"] {
+        room.send(text).await;
+    }
+    let texts = |answer: &Answer| {
+        let items = answer.body["items"].as_array().unwrap().iter();
+        items.map(|item| item["arguments"][0].as_str().unwrap().to_owned()).collect::<String>()
+    };
+    let all = room.ask("GET", "groups/room-1/history").await;
+    assert_eq!((all.status, &*texts(&all), &all.body["finished"]), (200, "bcdef", &json!(false)), "five are kept");
+    assert_eq!(all.body["position"], all.body["newest"]);
+    assert_eq!(texts(&room.ask("GET", "groups/room-1/history?last=2").await), "ef");
+    let behind = room.ask("GET", &format!("groups/room-1/history?after={first}")).await;
+    assert_eq!((&*texts(&behind), &behind.body["reset"]), ("bcdef", &Value::Null), "the first one was read");
+    for (query, name) in [("after=x", "after"), ("last=0", "last"), ("after=0&last=1", "after")] {
+        let answer = room.ask("GET", &format!("groups/room-1/history?{query}")).await;
+        assert_eq!((answer.status, answer.body["target"].as_str()), (400, Some(name)), "{query}");
+    }
+    follow(&mut room.client, "s", json!({ "group": "room-1" })).await;
+    settle().await;
+    assert_eq!(room.ask("DELETE", "groups/room-1/history").await.status, 204);
+    for text in ["a", "b", "c", "d", "e", "f"] {
+        assert_eq!(room.client.text().await, said(text));
+    }
+    assert_eq!(reset(&mut room.client).await, ("deleted".into(), Value::Null));
+    assert_eq!(texts(&room.ask("GET", "groups/room-1/history").await), "");
+    let again = room.send("g").await;
+    assert_eq!(item(&mut room.client).await, (again.clone(), "g".into()));
+    assert!(again.ends_with("-1") && again[..16] > first[..16], "a later epoch");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_position_of_another_record_or_no_longer_kept_is_a_reset() {
+    let mut room = Room::open().await;
+    let first = room.send("a").await;
+    for text in ["b", "c", "d", "e", "f", "g"] {
+        room.send(text).await;
+    }
+    for _ in 0..7 {
+        room.client.text().await;
+    }
+    let epoch = &first[..16];
+    for (after, reason) in
+        [(first.clone(), "expired"), (format!("{epoch}-8"), "lost"), ("0000000000000001-1".into(), "lost")]
+    {
+        follow(&mut room.client, "s", json!({ "group": "room-1", "after": after })).await;
+        assert_eq!(reset(&mut room.client).await, (reason.into(), json!(format!("{epoch}-3"))), "{after}");
+        assert_eq!(texts(&mut room.client, 5).await, ["c", "d", "e", "f", "g"]);
+        room.client.send("{\"type\":5,\"invocationId\":\"s\"}\u{1e}").await;
+        assert_eq!(end(&mut room.client).await, None);
+    }
+    room.send("h").await;
+    assert_eq!(room.client.text().await, said("h"), "a cancelled follow is over");
+}
+
+#[tokio::test(crate = "paused")]
+async fn only_members_holders_of_a_claim_and_the_user_follow() {
+    let mut room = Room::open().await;
+    let mut ben = room.link.client(&room.node, "ben").await;
+    let begun = Instant::now();
+    follow(&mut ben, "s", json!({ "group": "room-1", "after": "0" })).await;
+    assert_eq!(end(&mut ben).await.unwrap(), "The connection is no member of the group 'room-1'.");
+    assert!((4..=6).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    room.send("a").await;
+    follow(&mut ben, "s", json!({ "group": "room-1", "after": "0" })).await;
+    settle().await;
+    join(&mut room.link, &mut ben, "room-1").await;
+    assert_eq!(texts(&mut ben, 1).await, ["a"], "the join came after the follow");
+    room.link.send(ServiceMessage::LeaveGroup(membership(&ben.id, "room-1", 0)));
+    assert_eq!(end(&mut ben).await.unwrap(), "The connection has left the group 'room-1'.");
+    let mut eve = claimant(&mut room, "room-1").await;
+    follow(&mut eve, "s", json!({ "group": "room-1", "after": "0" })).await;
+    assert_eq!(texts(&mut eve, 1).await, ["a"]);
+    follow(&mut ben, "s", json!({ "user": true })).await;
+    settle().await;
+    room.link.send(to_user("ben", &said("for ben")));
+    assert_eq!(texts(&mut ben, 1).await, ["for ben"]);
+}
+
+/// Client whose token permits it to follow a group.
+async fn claimant(room: &mut Room, group: &str) -> Client {
+    let claims = [("aud", "http://any.example/client/?hub=bench"), ("trunkline.follow", group)];
+    let claims = claims.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let token = access_token::sign(&AccessKey::new(KEY).unwrap(), "eve", &claims, unix_seconds() + 60);
+    let target = format!("/client/{HUB}&access_token={token}");
+    let mut client = Client::upgrade(&room.node.fixture, &target).await.unwrap();
+    client.send(JSON_HANDSHAKE).await;
+    assert_eq!(client.next().await, Received::Text("{}".into()));
+    client
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_call_that_makes_no_sense_is_answered_with_the_reason() {
+    let mut room = Room::open().await;
+    for (terms, words) in [
+        (json!({}), "{\"group\": \"red\", \"after\": \"0\"}, or {\"user\": true}."),
+        (json!({ "group": "room-1", "user": true }), "or {\"user\": true}."),
+        (json!({ "group": "room-1", "after": "" }), "after must be the position of a received message"),
+        (json!({ "group": "room-1", "after": "0", "last": 1 }), "after must not be given together with last"),
+        (json!({ "group": "room-1", "last": 0 }), "last must be a whole number from 1"),
+        (json!({ "group": "room-1", "afer": "0" }), "unknown field `afer`"),
+        (json!({ "group": "hall" }), "the group 'hall' is not recorded"),
+        (json!("room-1"), "invalid type"),
+    ] {
+        follow(&mut room.client, "s", terms.clone()).await;
+        let error = end(&mut room.client).await.unwrap();
+        assert!(error.contains(words), "{terms}: {error}");
+    }
+    room.client.send("{\"type\":1,\"invocationId\":\"s\",\"target\":\"FOLLOW\",\"arguments\":[]}\u{1e}").await;
+    assert!(end(&mut room.client).await.unwrap().contains("call it as a stream"));
+    follow(&mut room.client, "t", json!({ "group": "room-1" })).await;
+    follow(&mut room.client, "s", json!({ "group": "room-1" })).await;
+    assert_eq!(end(&mut room.client).await.unwrap(), "The connection follows the group 'room-1' already.");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_hub_without_records_keeps_its_own_method_of_that_name() {
+    let (node, mut link) = node_with_link().await;
+    let mut client = link.client(&node, "ann").await;
+    follow(&mut client, "s", json!({ "group": "room-1" })).await;
+    let ServiceMessage::ConnectionData(data) = link.next().await else { panic!("no call") };
+    assert!(String::from_utf8_lossy(&data.payload).contains("follow"));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_reads_slowly_misses_and_doubles_nothing() {
+    let mut room = Room::open().await;
+    room.node.fixture.apply("[[history]]\nhub = 'bench'\ngroups = 'room-*'");
+    let target = format!("/client/{HUB}&access_token={}", token("client", "slow"));
+    let mut slow = Client::upgrade_over(room.node.fixture.dial_with(1024), &target).await.unwrap();
+    slow.send(JSON_HANDSHAKE).await;
+    assert_eq!(slow.next().await, Received::Text("{}".into()));
+    let ServiceMessage::OpenConnection(open) = room.link.next().await else { panic!("no opening") };
+    slow.id = open.connection_id.to_string();
+    join(&mut room.link, &mut slow, "room-1").await;
+    follow(&mut slow, "s", json!({ "group": "room-1", "after": "0" })).await;
+    let large = "x".repeat(10_000);
+    let mut sent = Vec::new();
+    for number in 0..400 {
+        sent.push(format!("{number}{large}"));
+        let payloads = text_payload(&said(&sent[number]));
+        let group = "room-1".into();
+        room.link.send(ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+            group,
+            payloads,
+            ..Default::default()
+        }));
+    }
+    settle().await;
+    assert!(texts(&mut slow, 400).await == sent, "each once, in order");
+}
+
+/// Three nodes with an app server and a follower at each.
+struct Rooms {
+    network: MemoryNetwork,
+    nodes: Vec<FleetNode>,
+    links: Vec<DialInLink>,
+    clients: Vec<Client>,
+}
+
+impl Rooms {
+    async fn open() -> Self {
+        let (network, nodes) = dial_in_nodes(3).await;
+        let (mut links, mut clients) = (Vec::new(), Vec::new());
+        for node in &nodes {
+            node.fixture.apply(RULES);
+            let mut link = DialInLink::open(node, "home_1", ONE).await;
+            clients.push(link.client(node, "ann").await);
+            links.push(link);
+        }
+        settle().await;
+        Self { network, nodes, links, clients }
+    }
+
+    async fn follow(&mut self, group: &str) {
+        for (link, client) in self.links.iter_mut().zip(&mut self.clients) {
+            join(link, client, group).await;
+            follow(client, "s", json!({ "group": group, "after": "0" })).await;
+        }
+        settle().await;
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn all_nodes_have_one_order_whichever_node_a_message_enters() {
+    let mut rooms = Rooms::open().await;
+    rooms.follow("room-1").await;
+    for number in 0..30 {
+        rooms.links[number % 3].send(to_group("room-1", &said(&number.to_string())));
+    }
+    let first = texts(&mut rooms.clients[0], 30).await;
+    for client in &mut rooms.clients[1..] {
+        assert_eq!(texts(client, 30).await, first);
+    }
+    let of_link = |link: usize| first.iter().filter(|text| text.parse::<usize>().unwrap() % 3 == link).count();
+    assert_eq!([of_link(0), of_link(1), of_link(2)], [10; 3]);
+    let mut positions = Vec::new();
+    for node in &rooms.nodes {
+        let answer = back_end(node).ask("GET", "/api/hubs/bench/groups/room-1/history?last=1", "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        positions.push(answer.body["position"].clone());
+        let sent = send(&back_end(node), "groups/room-1", "by rest").await;
+        assert_eq!((sent.status, &sent.body["clients"], &sent.body["nodes"]), (202, &json!(3), &json!(3)), "{sent:?}");
+        positions.push(sent.body["position"].clone());
+    }
+    let numbers: Vec<_> = positions.iter().map(|it| it.as_str().unwrap()[17..].parse::<u64>().unwrap()).collect();
+    assert_eq!(numbers, [30, 31, 31, 32, 32, 33]);
+}
+
+#[tokio::test(crate = "paused")]
+async fn each_node_is_the_recorder_of_some_groups() {
+    let rooms = Rooms::open().await;
+    for number in 0..30 {
+        let sent = send(&back_end(&rooms.nodes[number % 3]), &format!("groups/room-{number}"), "x").await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+    }
+    let records: Vec<_> = rooms.nodes.iter().map(|node| node.fleet.records().size().1).collect();
+    assert_eq!(records.iter().sum::<usize>(), 30);
+    assert!(records.iter().all(|records| *records > 0), "{records:?}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn followers_of_a_lost_recorder_get_a_reset_and_go_on() {
+    let mut rooms = Rooms::open().await;
+    rooms.follow("room-1").await;
+    let sent = send(&back_end(&rooms.nodes[0]), "groups/room-1", "a").await;
+    assert_eq!(sent.status, 202);
+    for client in &mut rooms.clients {
+        assert_eq!(texts(client, 1).await, ["a"]);
+    }
+    let recorder = rooms.nodes.iter().position(|node| node.fleet.records().size().1 > 0).unwrap();
+    let lost = rooms.nodes.remove(recorder);
+    drop((rooms.links.remove(recorder), rooms.clients.remove(recorder)));
+    lost.kill(&rooms.network);
+    until(Duration::from_secs(60), "the lost node is gone", || {
+        rooms.nodes.iter().all(|node| node.fleet.members().all().len() == 1)
+    })
+    .await;
+    let sent = send(&back_end(&rooms.nodes[0]), "groups/room-1", "b").await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    for client in &mut rooms.clients {
+        assert_eq!(reset(client).await.0, "lost");
+        assert_eq!(texts(client, 1).await, ["b"]);
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_follow_moves_with_its_connection() {
+    let mut scene = DialInScene::open().await;
+    scene.nodes.iter().for_each(|node| node.fixture.apply("[[history]]\nhub = 'bench'\ngroups = 'red'"));
+    let (mut client, target) = scene.connect().await;
+    follow(&mut client, "s", json!({ "group": "red", "after": "0" })).await;
+    settle().await;
+    scene.senders[2].send(to_group("red", &said("a")));
+    assert_eq!(texts(&mut client, 1).await, ["a"]);
+    client.send("{\"type\":8,\"sequenceId\":1}\u{1e}").await;
+    settle().await;
+    let id = client.id.clone();
+    drop(client);
+    settle().await;
+    scene.senders[1].send(to_group("red", &said("b")));
+    settle().await;
+    let coming = scene.begin_move(&id, &target).await;
+    scene.senders[0].send(to_group("red", &said("c")));
+    settle().await;
+    let mut client = scene.end_move(coming, &id).await;
+    let sequence = next(&mut client).await;
+    assert_eq!(sequence["type"], json!(9), "{sequence}");
+    client.send("{\"type\":9,\"sequenceId\":1}\u{1e}").await;
+    scene.senders[2].send(to_group("red", &said("d")));
+    assert_eq!(texts(&mut client, 3).await, ["b", "c", "d"]);
+}

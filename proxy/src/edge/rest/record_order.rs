@@ -1,0 +1,94 @@
+//! Sends to recorded groups and users, and requests about their records.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use bytestring::ByteString;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::{
+    Position, RecordPage, RecordReply, RecordRequest, RecordedMessage, RecordedSet, ServiceMessage,
+};
+
+use super::addressee::Addressee;
+use super::rest_error::RestError;
+use crate::features::message_log::SEND_ID_MAX_BYTES;
+use crate::fleet::FleetDelivery;
+
+/// Header with the id of a send, which is recorded once.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Group or user that a send is for.
+pub(super) fn set_of(to: &Addressee) -> Option<RecordedSet> {
+    match to {
+        Addressee::Group(name) => Some(RecordedSet::group(name.as_str())),
+        Addressee::User(id) => Some(RecordedSet::user(id.as_str())),
+        Addressee::Everyone | Addressee::Connection(_) | Addressee::Matching(_) => None,
+    }
+}
+
+/// Id of a send. Fails if it is empty or too long.
+pub(super) fn send_id(headers: &HeaderMap) -> Result<Option<ByteString>, RestError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let id = value.to_str().ok().filter(|id| (1..=SEND_ID_MAX_BYTES).contains(&id.len()));
+    let problem = || format!("must have 1 to {SEND_ID_MAX_BYTES} ASCII characters");
+    id.map(|id| Some(id.into())).ok_or_else(|| RestError::bad_value("Idempotency-Key", problem()))
+}
+
+pub(super) fn append(set: &RecordedSet, id: Option<&ByteString>, send: &ServiceMessage) -> RecordRequest {
+    let (set, body) = (set.clone(), send.to_body());
+    RecordRequest { set, act: "append".into(), id: id.cloned(), body, ..RecordRequest::default() }
+}
+
+/// Outcome of an append. Fails if the record refused the message.
+pub(super) fn appended(set: &RecordedSet, reply: RecordReply) -> Result<FleetDelivery, RestError> {
+    let reply = accepted(reply)?;
+    let kind = if set.is_user { "users" } else { "groups" };
+    Ok(FleetDelivery {
+        nodes: reply.nodes,
+        clients: reply.clients,
+        missing: reply.missing.iter().map(ToString::to_string).collect(),
+        is_known: true,
+        positions: vec![(format!("{kind}/{}", set.name), reply.position.to_string())],
+    })
+}
+
+/// Fails if a request was refused.
+pub(super) fn accepted(reply: RecordReply) -> Result<RecordReply, RestError> {
+    let (status, code) = match reply.refused.as_deref() {
+        None => return Ok(reply),
+        Some("finished") => (StatusCode::CONFLICT, "Error.Record.Finished"),
+        Some("missing") => (StatusCode::NOT_FOUND, "Error.Record.NotExisted"),
+        Some("other-message") => (StatusCode::UNPROCESSABLE_ENTITY, "Error.Record.OtherMessage"),
+        Some("too-large") => (StatusCode::PAYLOAD_TOO_LARGE, "Error.Request.TooLarge"),
+        Some(_) => return Err(RestError::no_record(&reply.problem)),
+    };
+    Err(RestError::new(status, code, &*reply.problem))
+}
+
+/// Page of a record: its messages, and the position that the next page follows.
+pub(super) fn page_answer(page: &RecordPage) -> Response {
+    let position = |number| Position { epoch: page.epoch, number }.to_string();
+    let last = page.messages.last().map_or(page.after, |message| message.number);
+    let items: Vec<Value> = page.messages.iter().map(|message| item(&position(message.number), message)).collect();
+    let body = json!({
+        "items": items,
+        "position": position(last),
+        "newest": position(page.newest),
+        "oldest": page.oldest.map(position),
+        "reset": page.reset.as_deref(),
+        "finished": page.is_finished,
+    });
+    Json(body).into_response()
+}
+
+/// Item of a page. A message that was sent without JSON has a position only.
+fn item(position: &str, message: &RecordedMessage) -> Value {
+    let send = ServiceMessage::decode(&message.body).ok().flatten();
+    let payload = send.as_ref().and_then(ServiceMessage::payloads).and_then(|payloads| payloads.get(HubProtocol::Json));
+    let item = payload.and_then(|payload| HubProtocol::Json.followed_item(position, payload).ok());
+    let value = item.and_then(|item| HubProtocol::Json.value::<BTreeMap<String, Value>>(&item).ok());
+    value.map_or_else(|| json!({ "position": position }), |value| json!(value))
+}

@@ -1,0 +1,223 @@
+//! Followers of records on one shard. Pure.
+//!
+//! ```text
+//!           no member yet               page, newest message sent
+//!  call ─► Waits ────────► Reads ─────────────────────────────────► Live: gets each message as it is recorded
+//!                            ▲  socket full: again at the next tick   │
+//!                            └─── a number is missing ◄───────────────┘
+//! ```
+//!
+//! Reads of one set run one after the other; followers with the same start share a read.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytestring::ByteString;
+use trunkline_protocol::service::{Position, RecordPage, RecordStart, RecordedMessage, RecordedSet};
+
+use super::slot::Slot;
+use crate::engine::upstream::HubIndex;
+
+/// Maximum number of followed records of a connection.
+pub(super) const FOLLOWS_MAX: usize = 1000;
+
+/// Hub and set of a followed record.
+pub(super) type FollowKey = (HubIndex, RecordedSet);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FollowStage {
+    /// Waits for the client's membership, until this tick.
+    Waits(u32),
+    /// Reads the record from this tick on.
+    Reads(u32),
+    Live,
+}
+
+/// Client stream that gets the messages of a record.
+#[derive(Debug, Clone)]
+pub(super) struct Follower {
+    pub(super) slot: Slot,
+    pub(super) connection: Rc<str>,
+    pub(super) invocation_id: ByteString,
+    /// What comes next.
+    pub(super) start: RecordStart,
+    pub(super) stage: FollowStage,
+    /// Set if the client's token permits it, whether or not the client is a member.
+    pub(super) is_by_token: bool,
+    /// Tick after which a first read that was not answered fails; `None` once answered.
+    pub(super) opens_until: Option<u32>,
+}
+
+impl Follower {
+    /// Whether this message is the next one for the follower. After a gap the follower reads.
+    pub(super) fn takes(&mut self, position: Position) -> bool {
+        let RecordStart::After(epoch, number) = self.start else { return false };
+        if self.stage != FollowStage::Live || (epoch == position.epoch && position.number <= number) {
+            return false;
+        }
+        // The first message of a record whose followers came before.
+        let is_next = position.number == number + 1 && epoch == position.epoch || epoch == 0 && position.number == 1;
+        match is_next {
+            true => self.start = RecordStart::after(position),
+            false => self.stage = FollowStage::Reads(0),
+        }
+        is_next
+    }
+
+    /// Part of a page for this follower; `None` if the page does not follow its last message.
+    pub(super) fn part<'p>(&self, start: RecordStart, page: &'p RecordPage) -> Option<PagePart<'p>> {
+        if matches!(self.stage, FollowStage::Waits(_)) {
+            return None;
+        }
+        if self.start == start {
+            return Some(PagePart { reset: page.reset.as_deref(), messages: &page.messages });
+        }
+        let RecordStart::After(epoch, number) = self.start else { return None };
+        let known = usize::try_from(number.checked_sub(page.after)?).ok()?;
+        let is_covered = self.stage != FollowStage::Live && epoch == page.epoch && page.reset.is_none();
+        page.messages.get(known..).filter(|_| is_covered).map(|messages| PagePart { reset: None, messages })
+    }
+
+    /// Records that the follower has got all of a page, or of its part up to a message.
+    pub(super) fn read_up_to(&mut self, page: &RecordPage, number: u64) {
+        self.start = RecordStart::After(page.epoch, number);
+        self.opens_until = None;
+        self.stage = if number >= page.newest { FollowStage::Live } else { FollowStage::Reads(0) };
+    }
+}
+
+/// Part of a page for one follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PagePart<'p> {
+    pub(super) reset: Option<&'p str>,
+    pub(super) messages: &'p [RecordedMessage],
+}
+
+#[derive(Debug, Default)]
+pub(super) struct FollowedSet {
+    pub(super) followers: Vec<Follower>,
+    /// Start of the read in progress.
+    pub(super) reading: Option<RecordStart>,
+    /// Tick of the last message or read.
+    pub(super) active_at: u32,
+}
+
+impl FollowedSet {
+    /// Start of the next read, if any is due.
+    pub(super) fn next_read(&self, now: u32) -> Option<RecordStart> {
+        let is_due = |follower: &&Follower| matches!(follower.stage, FollowStage::Reads(from) if from <= now);
+        let start = self.followers.iter().find(is_due).map(|follower| follower.start);
+        start.filter(|_| self.reading.is_none())
+    }
+}
+
+/// Followed records of a shard's clients.
+#[derive(Debug, Default)]
+pub(crate) struct Followers(HashMap<FollowKey, FollowedSet>);
+
+impl Followers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn set_mut(&mut self, key: &FollowKey) -> Option<&mut FollowedSet> {
+        self.0.get_mut(key)
+    }
+
+    pub(super) fn keys(&self) -> Vec<FollowKey> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// Takes a set for changes that need the clients, too. Give it back with [`put_back`](Self::put_back).
+    pub(super) fn take(&mut self, key: &FollowKey) -> Option<FollowedSet> {
+        self.0.remove(key)
+    }
+
+    /// Puts a set back. Returns `false` if it has no followers, and so is gone.
+    pub(super) fn put_back(&mut self, key: &FollowKey, set: FollowedSet) -> bool {
+        let is_followed = !set.followers.is_empty();
+        if is_followed {
+            self.0.insert(key.clone(), set);
+        }
+        is_followed
+    }
+
+    /// Adds a follower. Returns whether it is the first one of its set.
+    pub(super) fn add(&mut self, key: FollowKey, follower: Follower) -> bool {
+        let set = self.0.entry(key).or_default();
+        set.followers.push(follower);
+        set.followers.len() == 1
+    }
+
+    /// Follows of a connection, each with its record.
+    pub(super) fn of_connection(&self, connection: &str) -> impl Iterator<Item = (&FollowKey, &Follower)> {
+        let all = self.0.iter().flat_map(|(key, set)| set.followers.iter().map(move |follower| (key, follower)));
+        all.filter(move |(_, follower)| *follower.connection == *connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follower(start: RecordStart, stage: FollowStage) -> Follower {
+        let (connection, invocation_id) = ("c".into(), "1".into());
+        Follower { slot: 1, connection, invocation_id, start, stage, is_by_token: false, opens_until: Some(5) }
+    }
+
+    fn position(epoch: u64, number: u64) -> Position {
+        Position { epoch, number }
+    }
+
+    fn page(after: u64, count: u64, newest: u64) -> RecordPage {
+        let message = |number| RecordedMessage { number, ..RecordedMessage::default() };
+        let messages = (after + 1..=after + count).map(message).collect();
+        RecordPage { epoch: 7, after, newest, messages, ..RecordPage::default() }
+    }
+
+    #[test]
+    fn a_live_follower_takes_each_number_once_and_reads_after_a_gap() {
+        let mut live = follower(RecordStart::After(7, 2), FollowStage::Live);
+        assert!(live.takes(position(7, 3)) && !live.takes(position(7, 3)) && !live.takes(position(7, 1)));
+        assert_eq!(live.stage, FollowStage::Live);
+        assert!(!live.takes(position(7, 5)) && live.stage == FollowStage::Reads(0));
+        assert!(!live.takes(position(7, 4)), "the read brings it");
+        let mut other = follower(RecordStart::After(7, 2), FollowStage::Live);
+        assert!(
+            !other.takes(position(8, 3)) && other.stage == FollowStage::Reads(0),
+            "another epoch is no next number"
+        );
+    }
+
+    #[test]
+    fn a_follower_of_a_record_that_has_not_begun_takes_its_first_message_only() {
+        let early = || follower(RecordStart::After(0, 0), FollowStage::Live);
+        assert!(early().takes(position(9, 1)) && !early().takes(position(9, 2)));
+    }
+
+    #[test]
+    fn a_page_serves_each_follower_within_it_from_its_place_on() {
+        let numbers = |start, stage| {
+            let page = page(0, 4, 9);
+            let part = follower(start, stage).part(RecordStart::Oldest, &page)?.messages;
+            Some(part.iter().map(|message| message.number).collect::<Vec<_>>())
+        };
+        let reads = FollowStage::Reads(0);
+        assert_eq!(numbers(RecordStart::Oldest, reads), Some(vec![1, 2, 3, 4]));
+        assert_eq!(numbers(RecordStart::After(7, 2), reads), Some(vec![3, 4]));
+        assert_eq!(numbers(RecordStart::After(7, 4), reads), Some(vec![]));
+        for start in [RecordStart::After(7, 5), RecordStart::After(8, 2), RecordStart::Newest] {
+            assert_eq!(numbers(start, reads), None);
+        }
+        assert_eq!(numbers(RecordStart::Oldest, FollowStage::Waits(9)), None);
+    }
+
+    #[test]
+    fn a_follower_is_live_once_it_has_the_newest_message() {
+        let mut reader = follower(RecordStart::Oldest, FollowStage::Reads(0));
+        reader.read_up_to(&page(0, 4, 9), 4);
+        assert_eq!((reader.stage, reader.opens_until), (FollowStage::Reads(0), None));
+        reader.read_up_to(&page(4, 5, 9), 9);
+        assert_eq!((reader.stage, reader.start), (FollowStage::Live, RecordStart::After(7, 9)));
+    }
+}
