@@ -37,6 +37,7 @@ mod node_sink;
 mod own_interest;
 mod peer_request;
 mod question;
+mod record_hand_over;
 mod record_lane;
 mod take_over;
 

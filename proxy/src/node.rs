@@ -284,6 +284,7 @@ impl Node {
         let relayed = pools.iter().filter(|pool| !pool.hub.capabilities().sends_to_all_nodes);
         let relayed: Vec<_> = relayed.cloned().collect();
         close_links(&relayed).await;
+        self.fleet.leave_records(graceful_stop::RECORDS_TIMEOUT).await;
         self.fleet.members().leave().await;
         self.background.abort_all();
         close_links(&pools).await;

@@ -145,6 +145,8 @@ impl std::str::FromStr for RecordStart {
 pub struct RecordedMessage {
     /// Number in the epoch of its page.
     pub number: u64,
+    /// Time of its arrival at the recorder, in milliseconds since 1970.
+    pub at_ms: u64,
     /// The send, encoded by [`ServiceMessage::to_body`](super::ServiceMessage::to_body).
     pub body: Bytes,
 }
@@ -166,6 +168,21 @@ pub struct RecordPage {
     pub is_finished: bool,
     /// Messages without gaps.
     pub messages: Vec<RecordedMessage>,
+    /// Kept ids of sends, in the last page of a record that is handed over.
+    pub ids: Vec<RecordedId>,
+}
+
+/// Id of a recorded send.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordedId {
+    /// The id, chosen by the sender.
+    pub id: ByteString,
+    /// Hash of the message.
+    pub hash: u64,
+    /// Number of the message.
+    pub number: u64,
+    /// Time of its arrival, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// Answer to a [`RecordRequest`](super::RecordRequest).
@@ -193,8 +210,9 @@ pub struct RecordReply {
 pub struct RecordReplyError(String);
 
 record!(RecordedSet [is_user "isUser", name]);
-record!(RecordedMessage [number, body]);
-record!(RecordPage [reset, epoch, after, newest, oldest, is_finished "isFinished", messages]);
+record!(RecordedMessage [number, at_ms "atMs", body]);
+record!(RecordedId [id, hash, number, at_ms "atMs"]);
+record!(RecordPage [reset, epoch, after, newest, oldest, is_finished "isFinished", messages, ids]);
 record!(RecordReply [refused, problem, position, nodes, clients, missing, page]);
 
 impl RecordReply {
@@ -240,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_read_back_and_rubbish_is_refused() {
-        let messages = vec![RecordedMessage { number: 3, body: Bytes::from_static(b"x") }];
+        let messages = vec![RecordedMessage { number: 3, at_ms: 4, body: Bytes::from_static(b"x") }];
         let page =
             RecordPage { reset: Some("lost".into()), epoch: 1, after: 2, newest: 3, messages, ..RecordPage::default() };
         let reply = RecordReply { page: Some(page), missing: vec!["n".into()], ..RecordReply::default() };

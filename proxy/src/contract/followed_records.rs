@@ -11,11 +11,12 @@ use trunkline_protocol::service::*;
 use super::app::{json as text_payload, membership, to_group, to_user};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fixture::{KEY, paused};
-use super::fleet_nodes::{FleetNode, until};
+use super::fleet_nodes::{FleetNode, peers, until};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, node_with_link, settle, token};
 use super::inbound_moves::DialInScene;
 use super::rest_data_plane::{Answer, BackEnd};
 use crate::ground::clock::unix_seconds;
+use crate::ground::config::Settings;
 use crate::ground::net::connector::MemoryNetwork;
 
 const RULES: &str = "[[history]]\nhub = 'bench'\ngroups = 'room-*'\nmessages = 5\n[[history]]\nhub = '*'\nusers = '*'";
@@ -363,6 +364,56 @@ async fn each_node_is_the_recorder_of_some_groups() {
     let records: Vec<_> = rooms.nodes.iter().map(|node| node.fleet.records().size().1).collect();
     assert_eq!(records.iter().sum::<usize>(), 30);
     assert!(records.iter().all(|records| *records > 0), "{records:?}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_draining_node_hands_its_records_over_and_followers_notice_nothing() {
+    let mut rooms = Rooms::open().await;
+    rooms.follow("room-1").await;
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        let recorder = rooms.nodes.iter().position(|node| node.fleet.records().size().1 > 0);
+        if let Some(drained) = recorder.filter(|_| rooms.nodes.len() > 1) {
+            rooms.nodes[drained].fixture.shared.begin_drain();
+        }
+        for (number, link) in (0..20).zip(rooms.links.iter().cycle()) {
+            let text = format!("{}-{number}", sent.len());
+            link.send(to_group("room-1", &said(&text)));
+            sent.push(text);
+        }
+        settle().await;
+        settle().await;
+    }
+    let mut first = texts(&mut rooms.clients[0], 60).await;
+    for client in &mut rooms.clients[1..] {
+        assert_eq!(texts(client, 60).await, first);
+    }
+    first.sort();
+    sent.sort();
+    assert_eq!(first, sent, "each once");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_that_joins_gets_its_records_from_the_others() {
+    let (network, mut nodes) = dial_in_nodes(2).await;
+    nodes.iter().for_each(|node| node.fixture.apply(RULES));
+    for number in 0..30 {
+        let sent = send(&back_end(&nodes[number % 2]), &format!("groups/room-{number}"), "x").await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+    }
+    let all = (1..=3).collect::<Vec<_>>();
+    let settings = Settings { accepts_dial_in: true, ..peers(&all) };
+    nodes.push(FleetNode::start(&network, 3, settings).await);
+    nodes[2].fixture.apply(RULES);
+    until(Duration::from_secs(20), "the new node has records", || nodes[2].fleet.records().size().1 > 0).await;
+    settle().await;
+    let records: usize = nodes.iter().map(|node| node.fleet.records().size().1).sum();
+    assert_eq!(records, 30);
+    for number in 0..30 {
+        let path = format!("/api/hubs/bench/groups/room-{number}/history");
+        let page = back_end(&nodes[number % 3]).ask("GET", &path, "").await;
+        assert_eq!(page.body["items"].as_array().map(Vec::len), Some(1), "{page:?}");
+    }
 }
 
 #[tokio::test(crate = "paused")]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::id::random_bytes;
-use trunkline_protocol::service::{Position, RecordPage, RecordStart, RecordedMessage, RecordedSet};
+use trunkline_protocol::service::{Position, RecordPage, RecordStart, RecordedId, RecordedMessage, RecordedSet};
 
 use crate::ground::auth::Signer;
 use crate::ground::routing::HistoryTerms;
@@ -33,6 +33,9 @@ const ORDER_SPARE: usize = 1024;
 
 /// Time for which the id of a send is kept at least.
 const ID_KEPT_MS: u64 = 120_000;
+
+/// Time for which a record that was given to another node is not begun again.
+const GIVEN_KEPT_MS: u64 = 10_000;
 
 /// Maximum length of the id of a send.
 pub(crate) const SEND_ID_MAX_BYTES: usize = 128;
@@ -54,12 +57,18 @@ pub(crate) enum RecordRefused {
     OtherMessage,
     #[error("the message has {bytes} bytes, but the records of this node have at most {max}: see --history-max-bytes")]
     TooLarge { bytes: usize, max: usize },
-    /// The record is not at this node, or its node can't take it.
+    /// The record is moving to another node.
+    #[error("the record is being moved to {0}: try again")]
+    Moving(String),
+    /// The node with the record does not answer, or can't take the message.
     #[error("{0}: try again")]
     Unreachable(String),
 }
 
 impl RecordRefused {
+    /// Kind of a refusal that another attempt ends: nodes that differ in their views agree soon.
+    pub(crate) const MOVING: &str = "moving";
+
     /// Kind of the refusal between nodes.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -67,6 +76,7 @@ impl RecordRefused {
             Self::Missing => "missing",
             Self::OtherMessage => "other-message",
             Self::TooLarge { .. } => "too-large",
+            Self::Moving(_) => Self::MOVING,
             Self::Unreachable(_) => "unreachable",
         }
     }
@@ -82,6 +92,10 @@ pub(crate) struct MessageLog {
     last_epoch: u64,
     records: HashMap<Arc<RecordKey>, Record>,
     apps: HashMap<Signer, AppMessages>,
+    /// Records that are arriving from other nodes, part by part.
+    arriving: HashMap<RecordKey, Record>,
+    /// Records given to other nodes, with the time. Messages for them are refused for a while.
+    given: HashMap<RecordKey, u64>,
 }
 
 /// Bytes of an app, and its messages in order of their arrival. Some of them may be gone.
@@ -146,6 +160,9 @@ impl MessageLog {
             return Err(RecordRefused::TooLarge { bytes, max: self.max_bytes });
         }
         let hash = hash_of(&body);
+        if !self.contains(key) && self.given.get(key).is_some_and(|at_ms| at_ms + GIVEN_KEPT_MS > now_ms) {
+            return Err(RecordRefused::Moving("another node".into()));
+        }
         let key = self.find_or_begin(key, app, now_ms);
         let Some(record) = self.records.get_mut(&key) else { return Err(RecordRefused::Missing) };
         record.terms = terms;
@@ -204,6 +221,79 @@ impl MessageLog {
         let record = self.records.remove(key).ok_or(RecordRefused::Missing)?;
         self.account(&record.app, 0, record.bytes());
         Ok(Position { epoch: record.epoch, number: record.newest })
+    }
+
+    pub(crate) fn contains(&self, key: &RecordKey) -> bool {
+        self.records.contains_key(key)
+    }
+
+    /// Keys of all records. Forgets records that were given away some time ago.
+    pub(crate) fn keys(&mut self, now_ms: u64) -> Vec<Arc<RecordKey>> {
+        self.given.retain(|_, at_ms| *at_ms + GIVEN_KEPT_MS > now_ms);
+        self.records.keys().cloned().collect()
+    }
+
+    /// Part of a record for another node, from behind a message; 0 for the first part. `None` if there is no record.
+    pub(crate) fn export(&mut self, key: &RecordKey, after: u64, now_ms: u64) -> Option<RecordPage> {
+        let record = self.records.get(key)?;
+        let start = if after == 0 { RecordStart::Oldest } else { RecordStart::After(record.epoch, after) };
+        let mut page = self.read(key, start, now_ms);
+        let record = self.records.get(key)?;
+        if page.messages.last().map_or(page.after, |message| message.number) == page.newest {
+            let id = |id: &ByteString| {
+                let SentId { hash, number, at_ms } = *record.ids.get(id)?;
+                Some(RecordedId { id: id.clone(), hash, number, at_ms })
+            };
+            page.ids = record.id_order.iter().filter_map(id).collect();
+        }
+        Some(page)
+    }
+
+    /// Removes a record that another node has up to this message. Returns `false` if it has a newer one.
+    pub(crate) fn hand_over(&mut self, key: &RecordKey, up_to: u64, now_ms: u64) -> bool {
+        let is_whole = self.records.get(key).is_some_and(|record| record.newest == up_to);
+        if is_whole {
+            drop(self.delete(key));
+            self.given.insert(key.clone(), now_ms);
+        }
+        is_whole
+    }
+
+    /// Adds a part of a record of another node. Of two records of a set the one that began last stays.
+    pub(crate) fn import(
+        &mut self,
+        key: &RecordKey,
+        (app, terms): (&Signer, HistoryTerms),
+        page: RecordPage,
+        now_ms: u64,
+    ) {
+        let begun = || Record { newest: page.after, terms, ..Record::new(app.clone(), page.epoch) };
+        let known = self.arriving.remove(key);
+        let mut record = known.filter(|it| (it.epoch, it.newest) == (page.epoch, page.after)).unwrap_or_else(begun);
+        record.newest += page.messages.len() as u64;
+        record.messages.extend(page.messages.into_iter().map(|message| (message.at_ms, message.body)));
+        if record.newest < page.newest {
+            self.arriving.insert(key.clone(), record);
+            return;
+        }
+        record.is_finished = page.is_finished;
+        for RecordedId { id, hash, number, at_ms } in page.ids {
+            record.id_order.push_back(id.clone());
+            record.ids.insert(id, SentId { hash, number, at_ms });
+        }
+        if self.records.get(key).is_some_and(|known| (known.epoch, known.newest) >= (record.epoch, record.newest)) {
+            return;
+        }
+        drop(self.delete(key));
+        self.given.remove(key);
+        self.account(app, record.bytes(), 0);
+        let key = Arc::new(key.clone());
+        let numbers = (record.oldest()..=record.newest).map(|number| Position { epoch: record.epoch, number });
+        let order = &mut self.apps.entry(app.clone()).or_default().order;
+        order.extend(numbers.map(|position| (key.clone(), position)));
+        self.last_epoch = self.last_epoch.max(record.epoch);
+        self.records.insert(key, record);
+        self.keep_budget(now_ms);
     }
 
     fn find_or_begin(&mut self, key: &RecordKey, app: &Signer, now_ms: u64) -> Arc<RecordKey> {
@@ -328,7 +418,10 @@ impl Record {
             newest,
             oldest: (!self.messages.is_empty()).then_some(oldest),
             is_finished: self.is_finished,
-            messages: fitting.map(|(number, (_, body))| RecordedMessage { number, body: body.clone() }).collect(),
+            messages: fitting
+                .map(|(number, (at_ms, body))| RecordedMessage { number, at_ms: *at_ms, body: body.clone() })
+                .collect(),
+            ids: Vec::new(),
         }
     }
 }
@@ -473,6 +566,47 @@ mod tests {
         assert_eq!(log.read(&key("n"), RecordStart::after(small), 0).reset, None);
         let too_large = append_of(&mut MessageLog::new(1000), ("", "g"), (None, LARGE), 0);
         assert!(matches!(too_large, Err(RecordRefused::TooLarge { max: 1000, .. })), "{too_large:?}");
+    }
+
+    #[test]
+    fn a_record_is_handed_over_whole_with_its_ids_and_the_end() {
+        let (mut old, mut new) = (MessageLog::new(1 << 24), MessageLog::new(1 << 24));
+        let terms = HistoryTerms { messages: 100, age: Duration::from_secs(100) };
+        let send = |log: &mut MessageLog, id: &str, bytes| {
+            log.append(&key("g"), (&Signer::Fleet, terms), (Some(&id.into()), vec![7; bytes].into()), 0)
+        };
+        for number in 0..9 {
+            send(&mut old, &number.to_string(), PAGE_MAX_BYTES / 4).unwrap();
+        }
+        old.finish(&key("g")).unwrap();
+        let (whole, mut after, mut parts) = (old.read(&key("g"), RecordStart::Last(1), 0), 0, 0);
+        while after < 9 {
+            let part = old.export(&key("g"), after, 0).unwrap();
+            after += part.messages.len() as u64;
+            parts += 1;
+            new.import(&key("g"), (&Signer::Fleet, terms), part, 0);
+            assert_eq!(new.contains(&key("g")), after == 9);
+        }
+        assert!(parts > 1 && old.hand_over(&key("g"), 9, 0));
+        assert_eq!(new.read(&key("g"), RecordStart::Last(1), 0), whole);
+        assert!(send(&mut new, "8", PAGE_MAX_BYTES / 4).unwrap().is_repeated);
+        assert_eq!(send(&mut new, "9", 1), Err(RecordRefused::Finished));
+        assert!(matches!(send(&mut old, "9", 1), Err(RecordRefused::Moving(_))), "the other node has it");
+        assert_eq!((old.bytes(), old.count()), (0, 0));
+    }
+
+    #[test]
+    fn of_two_records_of_a_set_the_one_that_began_last_stays() {
+        let (mut old, mut new) = (MessageLog::new(1 << 20), MessageLog::new(1 << 20));
+        append(&mut old, "g", "a", 0);
+        append(&mut new, "g", "b", 1_000);
+        let part = old.export(&key("g"), 0, 0).unwrap();
+        new.import(&key("g"), (&Signer::Fleet, TERMS), part, 0);
+        assert_eq!(read(&mut new, RecordStart::Oldest, 1_000), ("b".into(), None));
+        let part = new.export(&key("g"), 0, 1_000).unwrap();
+        old.import(&key("g"), (&Signer::Fleet, TERMS), part, 1_000);
+        assert_eq!(read(&mut old, RecordStart::Oldest, 1_000), ("b".into(), None));
+        assert_eq!(old.bytes(), new.bytes());
     }
 
     #[test]

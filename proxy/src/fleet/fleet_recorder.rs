@@ -10,10 +10,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 use trunkline_protocol::service::{
-    Ack, Position, RecordReply, RecordRequest, RecordStart, Recorded, ServiceMessage, presence_weight,
+    Ack, Position, RecordReply, RecordRequest, RecordStart, Recorded, RecordedSet, ServiceMessage, presence_weight,
 };
 
 use super::entry::{FleetDelivery, FleetEntry, NamedHub};
@@ -27,8 +29,12 @@ use crate::features::message_log::{RecordKey, RecordRefused};
 use crate::ground::clock::unix_ms;
 use crate::ground::routing::HistoryTerms;
 
+/// Attempts after a refusal because a record is moving, and their interval. Views of nodes agree sooner.
+const MOVE_ATTEMPTS: usize = 10;
+const MOVE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Terms of a record whose rule this node does not have: rules differ between nodes during a roll-out.
-const UNKNOWN_TERMS: HistoryTerms = HistoryTerms { messages: 1000, age: std::time::Duration::from_secs(3600) };
+const UNKNOWN_TERMS: HistoryTerms = HistoryTerms { messages: 1000, age: Duration::from_secs(3600) };
 
 impl Recorder for Fleet {
     fn request_record(
@@ -37,8 +43,37 @@ impl Recorder for Fleet {
         request: RecordRequest,
         origin: RequestOrigin,
     ) -> Pin<Box<dyn Future<Output = RecordReply> + Send>> {
-        match (self.recorder_of(hub, &request), origin) {
-            (None, _) if &*request.act == "read" => {
+        let first = self.request_once(hub, request.clone(), origin);
+        if origin == RequestOrigin::OtherNode {
+            return first;
+        }
+        let (fleet, hub) = (self.clone(), hub.to_owned());
+        Box::pin(async move {
+            let mut reply = first.await;
+            for _ in 0..MOVE_ATTEMPTS {
+                if reply.refused.as_deref() != Some(RecordRefused::MOVING) {
+                    break;
+                }
+                sleep(MOVE_INTERVAL).await;
+                reply = fleet.request_once(&hub, request.clone(), origin).await;
+            }
+            reply
+        })
+    }
+}
+
+impl Fleet {
+    fn request_once(
+        &self,
+        hub: &str,
+        request: RecordRequest,
+        origin: RequestOrigin,
+    ) -> Pin<Box<dyn Future<Output = RecordReply> + Send>> {
+        if origin == RequestOrigin::OtherNode && matches!(&*request.act, "give" | "yield") {
+            return self.move_record(hub, request);
+        }
+        match (self.recorder_of(hub, &request.set), origin) {
+            (None, _) if &*request.act == "read" && !self.may_be_elsewhere(&record_key(hub, &request)) => {
                 let reply = self.read_record(hub, &request);
                 Box::pin(async move { reply })
             }
@@ -68,38 +103,65 @@ impl Recorder for Fleet {
                 })
             }
             (Some(member), RequestOrigin::OtherNode) => {
-                let problem = format!("the record is being moved to the node {}", member.name());
-                Box::pin(async move { refusal(&RecordRefused::Unreachable(problem)) })
+                let reply = refusal(&RecordRefused::Moving(member.name().to_owned()));
+                Box::pin(async move { reply })
             }
         }
     }
-}
 
-impl Fleet {
     /// Node that records a set; `None` for this node.
-    fn recorder_of(&self, hub: &str, request: &RecordRequest) -> Option<Arc<FleetMember>> {
-        let kind = if request.set.is_user { "user" } else { "group" };
-        let name = format!("{hub}/{kind}/{}", request.set.name);
-        let now_ms = self.members().now_ms();
-        let members = self.members().all();
-        let ready = members.iter().filter(|member| {
-            matches!(member.state(now_ms), MemberState::Ready | MemberState::Late) && member.links.outgoing().is_some()
-        });
-        let best =
-            ready.map(|member| (presence_weight(member.boot(), &name), member)).max_by_key(|(weight, _)| *weight);
-        let (weight, member) = best?;
+    pub(super) fn recorder_of(&self, hub: &str, set: &RecordedSet) -> Option<Arc<FleetMember>> {
+        let kind = if set.is_user { "user" } else { "group" };
+        let name = format!("{hub}/{kind}/{}", set.name);
+        let (recorders, records_here) = self.recorders();
+        let best = recorders.iter().map(|member| (presence_weight(member.boot(), &name), member));
+        let (weight, member) = best.max_by_key(|(weight, _)| *weight)?;
         let own = presence_weight(&self.shared().boot, &name);
-        let records_here = MemberState::from(own_phase(self.shared())) == MemberState::Ready;
         (!records_here || weight > own).then(|| member.clone())
     }
 
-    fn record_key(hub: &str, request: &RecordRequest) -> RecordKey {
-        (hub.into(), request.set.clone())
+    /// Other nodes that record, and whether this node does: the ready ones, or all if none is ready.
+    fn recorders(&self) -> (Vec<Arc<FleetMember>>, bool) {
+        let (now_ms, members) = (self.members().now_ms(), self.members().all());
+        let linked = members.iter().filter(|member| member.links.outgoing().is_some());
+        let is_ready =
+            |member: &&Arc<FleetMember>| matches!(member.state(now_ms), MemberState::Ready | MemberState::Late);
+        let ready: Vec<_> = linked.clone().filter(is_ready).cloned().collect();
+        match (ready.is_empty(), MemberState::from(own_phase(self.shared())) == MemberState::Ready) {
+            (true, false) => (linked.cloned().collect(), true),
+            (_, records_here) => (ready, records_here),
+        }
+    }
+
+    /// Whether another node may still have a record that this node does not have.
+    fn may_be_elsewhere(&self, key: &RecordKey) -> bool {
+        let (recorders, records_here) = self.recorders();
+        let hashes = recorders.iter().map(|member| presence_weight(member.boot(), ""));
+        let hashes = hashes.fold(u64::from(records_here), |hash, weight| hash ^ weight);
+        self.records().are_unsettled(hashes, unix_ms()) && !self.records().log().contains(key)
+    }
+
+    /// Takes a part of a record from another node, or gives a record to the node that asks for it.
+    fn move_record(&self, hub: &str, request: RecordRequest) -> Pin<Box<dyn Future<Output = RecordReply> + Send>> {
+        let (fleet, key) = (self.clone(), record_key(hub, &request));
+        Box::pin(async move {
+            if let Some(asking) = &request.id {
+                if fleet.records().log().contains(&key)
+                    && let Some(member) = fleet.members().find(asking)
+                {
+                    fleet.give_record(&key, &member).await;
+                }
+            } else if let Some(page) = RecordReply::decode(&request.body).ok().and_then(|reply| reply.page) {
+                let (app, terms) = (fleet.fleet_relay().owner_of(&key.0), fleet.terms_of(&key.0, &request));
+                fleet.records().log().import(&key, (&app, terms), page, unix_ms());
+            }
+            RecordReply::default()
+        })
     }
 
     fn read_record(&self, hub: &str, request: &RecordRequest) -> RecordReply {
         let start = request.start.parse().unwrap_or(RecordStart::Newest);
-        let page = self.records().log().read(&Self::record_key(hub, request), start, unix_ms());
+        let page = self.records().log().read(&record_key(hub, request), start, unix_ms());
         if page.reset.is_some() {
             self.records().counters.resets.increment();
         }
@@ -108,6 +170,14 @@ impl Fleet {
 
     async fn run_lane(self, hub: Arc<str>, mut changes: mpsc::UnboundedReceiver<RecordChange>) {
         while let Some(RecordChange { request, reply }) = changes.recv().await {
+            let key = record_key(&hub, &request);
+            if self.may_be_elsewhere(&key) {
+                self.fetch_record(&key).await;
+            }
+            if &*request.act == "read" {
+                drop(reply.send(self.read_record(&hub, &request)));
+                continue;
+            }
             match self.change_record(&hub, &request) {
                 Ok((position, Some(recorded))) => {
                     let named = NamedHub::of_key(self.shared(), &hub);
@@ -126,7 +196,7 @@ impl Fleet {
 
     /// Changes a record. Returns the message for its members and followers, unless the send was repeated.
     fn change_record(&self, hub: &str, request: &RecordRequest) -> Result<(Position, Option<Recorded>), RecordRefused> {
-        let key = Self::record_key(hub, request);
+        let key = record_key(hub, request);
         let mut log = self.records().log();
         let recorded = |position: Position, end: Option<&'static str>| Recorded {
             set: request.set.clone(),
@@ -158,6 +228,10 @@ impl Fleet {
         };
         rules.and_then(|rules| rules.history_of(&request.set)).unwrap_or(UNKNOWN_TERMS)
     }
+}
+
+fn record_key(hub: &str, request: &RecordRequest) -> RecordKey {
+    (hub.into(), request.set.clone())
 }
 
 fn receipt(position: Position, FleetDelivery { nodes, missing, clients, .. }: FleetDelivery) -> RecordReply {

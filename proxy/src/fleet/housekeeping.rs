@@ -38,7 +38,8 @@ pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
         keeper.keep_beats(),
         keeper.keep_state_published(),
         keeper.keep_interest(),
-        fleet.presence().keep(members)
+        fleet.presence().keep(members),
+        fleet.keep_records()
     );
 }
 

@@ -9,6 +9,9 @@ use trunkline_protocol::service::{RecordReply, RecordRequest};
 use crate::features::message_log::MessageLog;
 use crate::ground::metrics::HistoryCounters;
 
+/// Time from a change of the nodes until each record is at its recorder.
+const SETTLING_MS: u64 = 10_000;
+
 /// Change of a record that waits for its turn. Senders wait for the reply, which bounds the lane.
 #[derive(Debug)]
 pub(super) struct RecordChange {
@@ -20,17 +23,28 @@ pub(super) struct RecordChange {
 pub(crate) struct RecordLanes {
     log: Mutex<MessageLog>,
     lanes: Mutex<HashMap<Arc<str>, mpsc::UnboundedSender<RecordChange>>>,
+    /// Hash of the nodes that record, and the time of its last change.
+    recorders: Mutex<(u64, u64)>,
     pub(crate) counters: HistoryCounters,
 }
 
 impl RecordLanes {
     pub(super) fn new(max_bytes: usize) -> Self {
         let log = Mutex::new(MessageLog::new(max_bytes));
-        Self { log, lanes: Mutex::default(), counters: HistoryCounters::default() }
+        Self { log, lanes: Mutex::default(), recorders: Mutex::default(), counters: HistoryCounters::default() }
     }
 
     pub(super) fn log(&self) -> MutexGuard<'_, MessageLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the nodes that record have just changed, so that others may still have records of this node.
+    pub(super) fn are_unsettled(&self, recorders: u64, now_ms: u64) -> bool {
+        let mut last = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != recorders {
+            *last = (recorders, now_ms);
+        }
+        last.1 + SETTLING_MS > now_ms
     }
 
     /// Bytes and number of the records at this node.

@@ -17,6 +17,9 @@ const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for other nodes to receive the ends that this node has reported to back ends.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time for other nodes to take the records of this node.
+pub(super) const RECORDS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Time for a shard to report its remaining clients.
 const STRAGGLERS_TIMEOUT: Duration = Duration::from_millis(200);
 
