@@ -65,13 +65,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::service::Payloads;
+    use crate::hub::Invocation;
 
     #[test]
     fn an_item_has_the_position_and_the_call_in_each_protocol() {
-        let call = Payloads::invocation(None, "Say\"", &[json!({"a": [1]}), json!("b")]).unwrap();
         for protocol in HubProtocol::ALL {
-            let item = protocol.followed_item("0-1", call.get(protocol).unwrap()).unwrap();
+            let arguments = [json!({"a": [1]}), json!("b")].iter().map(|it| protocol.payload(it).unwrap()).collect();
+            let call = Invocation { target: "Say\"".into(), arguments, ..Invocation::default() };
+            let mut framed = BytesMut::new();
+            protocol.encode(&HubMessage::Invocation(call), &mut framed);
+            let item = protocol.followed_item("0-1", &framed.freeze()).unwrap();
             let expected = json!({"position": "0-1", "target": "Say\"", "arguments": [{"a": [1]}, "b"]});
             assert_eq!(protocol.value::<Value>(&item).unwrap(), expected);
             let reset = protocol.reset_item("lost", None).unwrap();

@@ -166,7 +166,7 @@ pub struct RecordPage {
     pub oldest: Option<u64>,
     /// Whether the record was finished.
     pub is_finished: bool,
-    /// Messages without gaps.
+    /// Messages of the page, without gaps in their numbers.
     pub messages: Vec<RecordedMessage>,
     /// Kept ids of sends, in the last page of a record that is handed over.
     pub ids: Vec<RecordedId>,

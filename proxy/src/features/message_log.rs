@@ -90,10 +90,10 @@ pub(crate) struct MessageLog {
     max_bytes: usize,
     bytes: usize,
     last_epoch: u64,
-    records: HashMap<Arc<RecordKey>, Record>,
+    records: HashMap<Arc<RecordKey>, MessageRecord>,
     apps: HashMap<Signer, AppMessages>,
     /// Records that are arriving from other nodes, part by part.
-    arriving: HashMap<RecordKey, Record>,
+    arriving: HashMap<RecordKey, MessageRecord>,
     /// Records given to other nodes, with the time. Messages for them are refused for a while.
     given: HashMap<RecordKey, u64>,
 }
@@ -106,7 +106,7 @@ struct AppMessages {
 }
 
 #[derive(Debug)]
-struct Record {
+struct MessageRecord {
     app: Signer,
     epoch: u64,
     newest: u64,
@@ -146,8 +146,8 @@ impl MessageLog {
         self.records.len()
     }
 
-    /// Appends a message, with the id of the send if it has one. Fails if the record is finished, or the id is of another
-    /// message.
+    /// Appends a message, with the id of the send if it has one. Fails if the record is finished, or if the id is of
+    /// another message.
     pub(crate) fn append(
         &mut self,
         key: &RecordKey,
@@ -267,7 +267,7 @@ impl MessageLog {
         page: RecordPage,
         now_ms: u64,
     ) {
-        let begun = || Record { newest: page.after, terms, ..Record::new(app.clone(), page.epoch) };
+        let begun = || MessageRecord { newest: page.after, terms, ..MessageRecord::new(app.clone(), page.epoch) };
         let known = self.arriving.remove(key);
         let mut record = known.filter(|it| (it.epoch, it.newest) == (page.epoch, page.after)).unwrap_or_else(begun);
         record.newest += page.messages.len() as u64;
@@ -303,7 +303,7 @@ impl MessageLog {
         let random = u64::from(u16::from_ne_bytes(random_bytes()));
         self.last_epoch = ((now_ms << u16::BITS) | random).max(self.last_epoch + 1);
         let key = Arc::new(key.clone());
-        self.records.insert(key.clone(), Record::new(app.clone(), self.last_epoch));
+        self.records.insert(key.clone(), MessageRecord::new(app.clone(), self.last_epoch));
         self.account(app, RECORD_OVERHEAD_BYTES, 0);
         key
     }
@@ -342,7 +342,7 @@ impl MessageLog {
     }
 }
 
-impl Record {
+impl MessageRecord {
     fn new(app: Signer, epoch: u64) -> Self {
         let terms = HistoryTerms { messages: usize::MAX, age: std::time::Duration::MAX };
         let (messages, ids, id_order) = (VecDeque::new(), HashMap::new(), VecDeque::new());

@@ -33,7 +33,7 @@ use crate::ground::routing::HistoryTerms;
 const MOVE_ATTEMPTS: usize = 10;
 const MOVE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Terms of a record whose rule this node does not have: rules differ between nodes during a roll-out.
+/// Terms of a record whose rule this node does not have: rules differ between nodes during a rollout.
 const UNKNOWN_TERMS: HistoryTerms = HistoryTerms { messages: 1000, age: Duration::from_secs(3600) };
 
 impl Recorder for Fleet {

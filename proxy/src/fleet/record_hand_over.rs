@@ -1,4 +1,4 @@
-//! Hand-over of records between nodes: when a node begins to drain, and when another one joins.
+//! Handover of records between nodes: when a node begins to drain, and when another one joins.
 //!
 //! ```text
 //!  old recorder                          new recorder

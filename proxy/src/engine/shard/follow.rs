@@ -133,7 +133,9 @@ impl ShardCore {
         let set = match (terms.group, terms.user, user) {
             (Some(group), false, _) => RecordedSet::group(group),
             (None, true, Some(user)) => RecordedSet::user(user),
-            (None, true, None) => return Err("The connection has no user whose messages it could follow.".into()),
+            (None, true, None) => {
+                return Err("The connection has no user: connect with an access token to follow its messages.".into());
+            }
             _ => return Err(format!("{expected}, or {{\"user\": true}}.")),
         };
         let (hub, connection) = (client.home().hub(), client.id.clone());
@@ -155,7 +157,7 @@ impl ShardCore {
             }
         }
         if follows >= FOLLOWS_MAX {
-            return Err(format!("The connection follows {follows} records, and may follow no more."));
+            return Err(format!("The connection follows {follows} records, the maximum."));
         }
         let until = self.tick + OPEN_WAIT_S;
         let stage = if is_member { FollowStage::Reads(0) } else { FollowStage::Waits(until) };

@@ -39,7 +39,7 @@ pub(super) struct Follower {
     pub(super) slot: Slot,
     pub(super) connection: Rc<str>,
     pub(super) invocation_id: ByteString,
-    /// What comes next.
+    /// Start of the next read, behind the last message that was sent.
     pub(super) start: RecordStart,
     pub(super) stage: FollowStage,
     /// Set if the client's token permits it, whether or not the client is a member.

@@ -18,7 +18,7 @@ settings! {
     }
 }
 
-/// Default of `--history-method`.
+/// Default name of the method by which clients follow.
 pub const DEFAULT_FOLLOW_METHOD: &str = "Follow";
 
 impl HistorySettings {

@@ -1,5 +1,5 @@
-//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors`, `methods`, `history` and `webhooks`,
-//! the keys of apps in `app-keys`, and the issuers of access tokens in `issuers`.
+//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors`, `methods`, `history` and
+//! `webhooks`, the keys of apps in `app-keys`, and the issuers of access tokens in `issuers`.
 //!
 //! All other keys are flags, checked by the command-line parser.
 

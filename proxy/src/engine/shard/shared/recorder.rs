@@ -18,8 +18,8 @@ pub(crate) enum RequestOrigin {
 ///
 /// The records are in a layer above, which implements it.
 pub(crate) trait Recorder: fmt::Debug + Send + Sync {
-    /// Carries out a request, given the fleet-wide name of its hub. Requests for one hub are carried out in the order of
-    /// the calls, whenever their futures are polled.
+    /// Carries out a request, given the fleet-wide name of its hub. Requests for one hub are carried out in the order
+    /// of the calls, whenever their futures are polled.
     fn request_record(
         &self,
         hub: &str,

@@ -1,4 +1,5 @@
-//! Entries of `[[messages]]`, `[[mirrors]]`, `[[methods]]` and `[[history]]`: rules for messages of a hub's connections.
+//! Entries of `[[messages]]`, `[[mirrors]]`, `[[methods]]` and `[[history]]`: rules for messages of a hub's
+//! connections.
 
 use std::sync::Arc;
 use std::time::Duration;
