@@ -150,7 +150,7 @@ impl ShardCore {
         let is_member = is_by_token || self.is_member(slot, hub, &set);
         let key = (hub, set);
         let mut follows = 0;
-        for (known, follower) in self.followers.of_connection(&connection) {
+        for (known, follower) in self.followers.of_connection(slot, &connection) {
             follows += 1;
             if *known == key || follower.invocation_id == *id {
                 return Err(format!("The connection follows {} already.", named(&known.1)));
@@ -183,13 +183,12 @@ impl ShardCore {
     /// Ends a follow that the client cancels. Returns `false` if the call is none.
     pub(super) fn cancel_follow(&mut self, slot: Slot, invocation_id: &str) -> bool {
         let Some(id) = self.connections.live(slot).map(|client| client.id.clone()) else { return false };
-        let mut follows = self.followers.of_connection(&id).map(|(key, follower)| (key.clone(), follower.clone()));
+        let mut follows =
+            self.followers.of_connection(slot, &id).map(|(key, follower)| (key.clone(), follower.clone()));
         let found = follows.find(|(_, follower)| *follower.invocation_id == *invocation_id);
         drop(follows);
         let Some((key, follower)) = found else { return false };
-        self.change_set(&key, |_, set| {
-            set.followers.retain(|it| it.invocation_id != follower.invocation_id || it.slot != slot)
-        });
+        self.change_set(&key, |_, set| drop(set.followers.swap_remove(&slot)));
         self.complete_follow(&follower, None);
         true
     }
@@ -264,7 +263,7 @@ impl ShardCore {
                 .iter()
                 .map(|(it, payloads)| (it.number, ItemFrames::new(position(it.number), payloads)))
                 .collect();
-            set.followers.retain_mut(|follower| core.serve_page(follower, start, (page, &mut frames)));
+            set.followers.retain(|_, follower| core.serve_page(follower, start, (page, &mut frames)));
         });
         self.read_due(key);
     }
@@ -273,12 +272,12 @@ impl ShardCore {
     fn note_unread(&mut self, set: &mut FollowedSet, start: RecordStart, problem: &str) {
         let next = FollowStage::Reads(self.tick + 1);
         for follower in
-            set.followers.iter_mut().filter(|it| it.start == start && matches!(it.stage, FollowStage::Reads(_)))
+            set.followers.values_mut().filter(|it| it.start == start && matches!(it.stage, FollowStage::Reads(_)))
         {
             follower.stage = next;
         }
         let now = self.tick;
-        set.followers.retain(|follower| {
+        set.followers.retain(|_, follower| {
             let is_over = follower.opens_until.is_some_and(|until| now >= until) && follower.stage == next;
             if is_over {
                 self.complete_follow(follower, Some(&format!("The record can't be read: {problem}.")));
@@ -330,7 +329,7 @@ impl ShardCore {
         let key = (*hub, set.clone());
         let mut followed = if self.followers.is_empty() { None } else { self.followers.take(&key) };
         if let RecordEvent::Message(send) = event {
-            let following = followed.iter().flat_map(|set| &set.followers);
+            let following = followed.iter().flat_map(|set| set.followers.values());
             let following = following.filter(|follower| !matches!(follower.stage, FollowStage::Waits(_)));
             let slots: Vec<_> = following.map(|follower| follower.slot).collect();
             let run = SendRun::new((send.message.clone(), *origin));
@@ -341,7 +340,7 @@ impl ShardCore {
         match event {
             RecordEvent::Message(send) => {
                 let mut item = ItemFrames::new(*position, &send.payloads);
-                set.followers.retain_mut(|follower| {
+                set.followers.retain(|_, follower| {
                     if follower.stage == FollowStage::Live && self.is_crowded(follower) {
                         follower.stage = FollowStage::Reads(self.tick + 1);
                         return self.client_of(follower).is_some();
@@ -352,7 +351,7 @@ impl ShardCore {
                     true
                 });
             }
-            RecordEvent::Finished => set.followers.retain_mut(|follower| {
+            RecordEvent::Finished => set.followers.retain(|_, follower| {
                 let is_over = follower.stage == FollowStage::Live && follower.start == RecordStart::after(*position);
                 match is_over {
                     true => self.complete_follow(follower, None),
@@ -362,7 +361,7 @@ impl ShardCore {
                 !is_over
             }),
             RecordEvent::Deleted => {
-                for follower in set.followers.iter_mut().filter(|it| !matches!(it.stage, FollowStage::Waits(_))) {
+                for follower in set.followers.values_mut().filter(|it| !matches!(it.stage, FollowStage::Waits(_))) {
                     (follower.start, follower.stage) = (RecordStart::After(0, 0), FollowStage::Live);
                     self.put_follow(follower, |protocol, id| reset_frame(protocol, id, ("deleted", None)));
                 }
@@ -377,27 +376,21 @@ impl ShardCore {
     /// Ends follows without membership, and begins those that waited for it.
     pub(super) fn follow_groups(&mut self, slot: Slot) {
         let Some(client) = self.connections.live(slot) else { return };
-        let of_client: Vec<_> = self.followers.of_connection(&client.id).map(|(key, _)| key.clone()).collect();
+        let of_client: Vec<_> = self.followers.of_connection(slot, &client.id).map(|(key, _)| key.clone()).collect();
         for key in of_client {
             let is_member = self.is_member(slot, key.0, &key.1);
             self.change_set(&key, |core, set| {
-                set.followers.retain_mut(|follower| {
-                    if follower.slot != slot || follower.is_by_token {
-                        return true;
+                let Some(follower) = set.followers.get_mut(&slot).filter(|follower| !follower.is_by_token) else {
+                    return;
+                };
+                match (follower.stage, is_member) {
+                    (FollowStage::Waits(_), true) => follower.stage = FollowStage::Reads(0),
+                    (FollowStage::Waits(_), false) | (_, true) => {}
+                    (_, false) => {
+                        core.complete_follow(follower, Some(&format!("The connection has left {}.", named(&key.1))));
+                        set.followers.swap_remove(&slot);
                     }
-                    match (follower.stage, is_member) {
-                        (FollowStage::Waits(_), true) => follower.stage = FollowStage::Reads(0),
-                        (FollowStage::Waits(_), false) | (_, true) => {}
-                        (_, false) => {
-                            core.complete_follow(
-                                follower,
-                                Some(&format!("The connection has left {}.", named(&key.1))),
-                            );
-                            return false;
-                        }
-                    }
-                    true
-                });
+                }
             });
             self.read_due(&key);
         }
@@ -406,9 +399,9 @@ impl ShardCore {
     /// Ends late and lost follows, and reads where a message may be missing.
     pub(super) fn tick_follows(&mut self) {
         let (now, mut checks) = (self.tick, 0);
-        for key in self.followers.keys() {
+        for key in self.followers.tick() {
             self.change_set(&key, |core, set| {
-                set.followers.retain(|follower| match follower.stage {
+                set.followers.retain(|_, follower| match follower.stage {
                     _ if core.client_of(follower).is_none() => false,
                     FollowStage::Waits(until) if until <= now => {
                         let text = format!("The connection is no member of {}.", named(&key.1));
@@ -420,7 +413,7 @@ impl ShardCore {
             });
             self.read_due(&key);
             let Some(set) = self.followers.set_mut(&key) else { continue };
-            let live = set.followers.iter().find(|follower| follower.stage == FollowStage::Live);
+            let live = set.followers.values().find(|follower| follower.stage == FollowStage::Live);
             let is_quiet = set.reading.is_none() && set.active_at + CHECK_AFTER_S <= now && checks < CHECKS_MAX;
             if let Some(start) = live.map(|follower| follower.start).filter(|_| is_quiet) {
                 checks += 1;
@@ -433,12 +426,11 @@ impl ShardCore {
     /// Takes the follows of a connection that moves to another node.
     pub(super) fn take_follows(&mut self, slot: Slot) -> Vec<MovedFollow> {
         let Some(client) = self.connections.live(slot) else { return Vec::new() };
-        let follows = self.followers.of_connection(&client.id).map(|(key, follower)| (key.clone(), follower.clone()));
+        let follows =
+            self.followers.of_connection(slot, &client.id).map(|(key, follower)| (key.clone(), follower.clone()));
         let follows: Vec<_> = follows.collect();
         let moved = |(key, follower): (FollowKey, Follower)| {
-            self.change_set(&key, |_, set| {
-                set.followers.retain(|it| it.slot != slot || it.invocation_id != follower.invocation_id)
-            });
+            self.change_set(&key, |_, set| drop(set.followers.swap_remove(&slot)));
             let (set, invocation_id) = (key.1, follower.invocation_id);
             MovedFollow {
                 set,

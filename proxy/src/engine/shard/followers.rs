@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytestring::ByteString;
+use indexmap::IndexMap;
 use trunkline_protocol::service::{Position, RecordPage, RecordStart, RecordedMessage, RecordedSet};
 
 use super::slot::Slot;
@@ -95,7 +96,8 @@ pub(super) struct PagePart<'p> {
 
 #[derive(Debug, Default)]
 pub(super) struct FollowedSet {
-    pub(super) followers: Vec<Follower>,
+    /// Followers by slot: a client follows a record once.
+    pub(super) followers: IndexMap<Slot, Follower>,
     /// Start of the read in progress.
     pub(super) reading: Option<RecordStart>,
     /// Tick of the last message or read.
@@ -106,53 +108,68 @@ impl FollowedSet {
     /// Start of the next read, if any is due.
     pub(super) fn next_read(&self, now: u32) -> Option<RecordStart> {
         let is_due = |follower: &&Follower| matches!(follower.stage, FollowStage::Reads(from) if from <= now);
-        let start = self.followers.iter().find(is_due).map(|follower| follower.start);
+        let start = self.followers.values().find(is_due).map(|follower| follower.start);
         start.filter(|_| self.reading.is_none())
     }
 }
 
 /// Followed records of a shard's clients.
 #[derive(Debug, Default)]
-pub(crate) struct Followers(HashMap<FollowKey, FollowedSet>);
+pub(crate) struct Followers {
+    sets: HashMap<FollowKey, FollowedSet>,
+    /// Records of each client. Some of its follows may have ended, until the next tick.
+    by_slot: HashMap<Slot, Vec<FollowKey>>,
+}
 
 impl Followers {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.sets.is_empty()
     }
 
     pub(super) fn set_mut(&mut self, key: &FollowKey) -> Option<&mut FollowedSet> {
-        self.0.get_mut(key)
+        self.sets.get_mut(key)
     }
 
-    pub(super) fn keys(&self) -> Vec<FollowKey> {
-        self.0.keys().cloned().collect()
+    /// Keys of all followed records, after removing ended follows from those of their clients.
+    pub(super) fn tick(&mut self) -> Vec<FollowKey> {
+        let Self { sets, by_slot } = self;
+        by_slot.retain(|slot, keys| {
+            keys.retain(|key| sets.get(key).is_some_and(|set| set.followers.contains_key(slot)));
+            !keys.is_empty()
+        });
+        sets.keys().cloned().collect()
     }
 
     /// Takes a set for changes that need the clients, too. Give it back with [`put_back`](Self::put_back).
     pub(super) fn take(&mut self, key: &FollowKey) -> Option<FollowedSet> {
-        self.0.remove(key)
+        self.sets.remove(key)
     }
 
     /// Puts a set back. Returns `false` if it has no followers, and so is gone.
     pub(super) fn put_back(&mut self, key: &FollowKey, set: FollowedSet) -> bool {
         let is_followed = !set.followers.is_empty();
         if is_followed {
-            self.0.insert(key.clone(), set);
+            self.sets.insert(key.clone(), set);
         }
         is_followed
     }
 
     /// Adds a follower. Returns whether it is the first one of its set.
     pub(super) fn add(&mut self, key: FollowKey, follower: Follower) -> bool {
-        let set = self.0.entry(key).or_default();
-        set.followers.push(follower);
-        set.followers.len() == 1
+        let keys = self.by_slot.entry(follower.slot).or_default();
+        if !keys.contains(&key) {
+            keys.push(key.clone());
+        }
+        let is_first = !self.sets.contains_key(&key);
+        self.sets.entry(key).or_default().followers.insert(follower.slot, follower);
+        is_first
     }
 
     /// Follows of a connection, each with its record.
-    pub(super) fn of_connection(&self, connection: &str) -> impl Iterator<Item = (&FollowKey, &Follower)> {
-        let all = self.0.iter().flat_map(|(key, set)| set.followers.iter().map(move |follower| (key, follower)));
-        all.filter(move |(_, follower)| *follower.connection == *connection)
+    pub(super) fn of_connection(&self, slot: Slot, connection: &str) -> impl Iterator<Item = (&FollowKey, &Follower)> {
+        let keys = self.by_slot.get(&slot).into_iter().flatten();
+        let follows = keys.filter_map(move |key| Some((key, self.sets.get(key)?.followers.get(&slot)?)));
+        follows.filter(move |(_, follower)| *follower.connection == *connection)
     }
 }
 
