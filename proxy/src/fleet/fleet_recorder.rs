@@ -133,12 +133,17 @@ impl Fleet {
         }
     }
 
-    /// Whether another node may still have a record that this node does not have.
-    fn may_be_elsewhere(&self, key: &RecordKey) -> bool {
+    /// Whether the nodes that record have just changed.
+    pub(super) fn are_recorders_new(&self) -> bool {
         let (recorders, records_here) = self.recorders();
         let hashes = recorders.iter().map(|member| presence_weight(member.boot(), ""));
         let hashes = hashes.fold(u64::from(records_here), |hash, weight| hash ^ weight);
-        self.records().are_unsettled(hashes, unix_ms()) && !self.records().log().contains(key)
+        self.records().are_unsettled(hashes, unix_ms())
+    }
+
+    /// Whether another node may still have a record that this node does not have.
+    fn may_be_elsewhere(&self, key: &RecordKey) -> bool {
+        self.are_recorders_new() && !self.records().log().contains(key)
     }
 
     /// Takes a part of a record from another node, or gives a record to the node that asks for it.

@@ -28,14 +28,25 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum wait of a send or read for the other nodes to yield a record.
 const YIELD_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Numbers of records of other nodes: given to them, and left here.
+#[derive(Debug, Clone, Copy, Default)]
+struct GivenRecords {
+    given: usize,
+    left: usize,
+}
+
 impl Fleet {
     /// Gives records to the nodes that have become their recorders.
     pub(super) async fn keep_records(&self) {
         let mut searches = interval(SEARCH_INTERVAL);
         searches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_settled = false;
         loop {
             searches.tick().await;
-            self.give_records().await;
+            let is_unsettled = self.are_recorders_new();
+            if is_unsettled || !is_settled {
+                is_settled = self.give_records().await.left == 0 && !is_unsettled;
+            }
         }
     }
 
@@ -45,21 +56,21 @@ impl Fleet {
         let given = timeout(within, self.give_records()).await.unwrap_or_default();
         let left = self.records().size().1;
         match left {
-            0 if given > 0 => info!(records = given, took = ?begun.elapsed(), "records handed over"),
+            0 if given.given > 0 => info!(records = given.given, took = ?begun.elapsed(), "records handed over"),
             0 => {}
             left => warn!(records = left, "records are lost with this node: their followers get a reset"),
         }
     }
 
-    /// Gives each record of another node to that node. Returns their number.
-    async fn give_records(&self) -> usize {
-        let mut given = 0;
+    /// Gives each record of another node to that node.
+    async fn give_records(&self) -> GivenRecords {
+        let mut given = GivenRecords::default();
         let keys = self.records().log().keys(unix_ms());
         for key in keys {
-            if let Some(member) = self.recorder_of(&key.0, &key.1)
-                && self.give_record(&key, &member).await
-            {
-                given += 1;
+            let Some(member) = self.recorder_of(&key.0, &key.1) else { continue };
+            match self.give_record(&key, &member).await {
+                true => given.given += 1,
+                false => given.left += 1,
             }
         }
         given
