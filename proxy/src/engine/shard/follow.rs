@@ -264,6 +264,7 @@ impl ShardCore {
                 .map(|(it, payloads)| (it.number, ItemFrames::new(position(it.number), payloads)))
                 .collect();
             set.followers.retain(|_, follower| core.serve_page(follower, start, (page, &mut frames)));
+            set.catch_up();
         });
         self.read_due(key);
     }
@@ -336,7 +337,7 @@ impl ShardCore {
             self.delivery.send_beside(&mut self.connections, *hub, (&send.to, &slots), &run, mode);
         }
         let Some(set) = &mut followed else { return };
-        set.active_at = self.tick;
+        (set.active_at, set.newest) = (self.tick, *position);
         match event {
             RecordEvent::Message(send) => {
                 let mut item = ItemFrames::new(*position, &send.payloads);

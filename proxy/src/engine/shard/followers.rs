@@ -98,6 +98,8 @@ pub(super) struct PagePart<'p> {
 pub(super) struct FollowedSet {
     /// Followers by slot: a client follows a record once.
     pub(super) followers: IndexMap<Slot, Follower>,
+    /// Newest message that came to this shard.
+    pub(super) newest: Position,
     /// Start of the read in progress.
     pub(super) reading: Option<RecordStart>,
     /// Tick of the last message or read.
@@ -105,6 +107,17 @@ pub(super) struct FollowedSet {
 }
 
 impl FollowedSet {
+    /// Starts another read of followers after a page that is older than a delivered message.
+    pub(super) fn catch_up(&mut self) {
+        let newest = self.newest;
+        let is_behind = |start| matches!(start, RecordStart::After(epoch, number) if epoch == newest.epoch && number < newest.number);
+        for follower in self.followers.values_mut() {
+            if follower.stage == FollowStage::Live && is_behind(follower.start) {
+                follower.stage = FollowStage::Reads(0);
+            }
+        }
+    }
+
     /// Start of the next read, if any is due.
     pub(super) fn next_read(&self, now: u32) -> Option<RecordStart> {
         let is_due = |follower: &&Follower| matches!(follower.stage, FollowStage::Reads(from) if from <= now);
@@ -227,6 +240,20 @@ mod tests {
             assert_eq!(numbers(start, reads), None);
         }
         assert_eq!(numbers(RecordStart::Oldest, FollowStage::Waits(9)), None);
+    }
+
+    #[test]
+    fn a_follower_whose_page_is_older_than_a_delivered_message_reads_again() {
+        let mut set = FollowedSet { newest: position(7, 10), ..FollowedSet::default() };
+        for (slot, start) in
+            [(1, RecordStart::After(7, 9)), (2, RecordStart::After(7, 10)), (3, RecordStart::After(0, 0))]
+        {
+            set.followers.insert(slot, Follower { slot, ..follower(start, FollowStage::Live) });
+        }
+        set.catch_up();
+        let stages: Vec<_> = set.followers.values().map(|follower| follower.stage).collect();
+        assert_eq!(stages, [FollowStage::Reads(0), FollowStage::Live, FollowStage::Live]);
+        assert_eq!(set.next_read(0), Some(RecordStart::After(7, 9)));
     }
 
     #[test]

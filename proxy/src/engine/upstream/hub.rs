@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
+use tracing::warn;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
@@ -113,6 +114,10 @@ impl Hub {
 
     pub(super) fn set_rules(&self, rules: Option<Arc<HubRules>>) {
         let reads_messages = rules.as_ref().is_some_and(|rules| rules.read_messages());
+        if self.capabilities().sends_to_all_nodes && rules.as_ref().is_some_and(|rules| rules.has_history()) {
+            let hub = self.name();
+            warn!(hub, "history rules have no effect at this hub: its app servers send past the records of the nodes");
+        }
         self.rules.store(rules);
         self.reads_messages.store(reads_messages, Ordering::Relaxed);
     }
