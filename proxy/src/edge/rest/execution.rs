@@ -233,10 +233,10 @@ impl Execution {
         to: Addressee,
         payloads: Payloads,
     ) -> Result<FleetDelivery, RestError> {
+        let id = send_id(&self.head.headers)?;
         let Some(set) = set_of(&to).filter(|set| self.fleet.history_of(hub, set).is_some()) else {
             return Ok(self.deliver(hub, to, payloads).await);
         };
-        let id = send_id(&self.head.headers)?;
         let send = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
         appended(&set, self.fleet.request_record(hub, append(&set, id.as_ref(), &send)).await)
     }
