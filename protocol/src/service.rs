@@ -30,8 +30,8 @@ pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageE
 pub use presence_owner::{presence_owner, presence_weight};
 pub use purpose::{Audience, Exclusions, MessageClass};
 pub use recorded::{
-    Position, PositionError, RecordPage, RecordReply, RecordReplyError, RecordStart, RecordedId, RecordedMessage,
-    RecordedSet,
+    Position, PositionError, RecordAct, RecordEnd, RecordPage, RecordRefusal, RecordReply, RecordReplyError,
+    RecordStart, RecordedId, RecordedMessage, RecordedSet,
 };
 pub use service_message::*;
 pub use session::{

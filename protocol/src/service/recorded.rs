@@ -1,4 +1,4 @@
-//! Records of what was sent to a group or a user: names, positions, and what nodes exchange about them.
+//! Records of the messages to a group or a user: names, positions, and requests between nodes.
 //!
 //! ```text
 //!  node of the sender ── RecordRequest ──► recorder of the set ── Recorded ──► each node with members or followers
@@ -10,7 +10,7 @@ use std::fmt;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::fields::{from_bytes, record, to_bytes};
+use crate::fields::{from_bytes, numbered, record, to_bytes};
 
 /// Group or user of a hub, as the subject of a record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -33,6 +33,50 @@ impl RecordedSet {
     pub fn user(id: impl Into<ByteString>) -> Self {
         Self { is_user: true, name: id.into() }
     }
+}
+
+/// Request about a record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RecordAct {
+    /// 1: append a send.
+    Append,
+    /// 2: read a part.
+    #[default]
+    Read,
+    /// 3: end the record, which is kept.
+    Finish,
+    /// 4: remove the record.
+    Delete,
+    /// 5: take a part of the record over from the sender of the request.
+    Give,
+    /// 6: give the record to the sender of the request.
+    Yield,
+}
+
+/// Reason of a record's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordEnd {
+    /// 1: a back end has finished the record, which is kept.
+    Finished,
+    /// 2: a back end has deleted the record.
+    Deleted,
+}
+
+/// Kind of the refusal of a [`RecordRequest`](super::RecordRequest).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordRefusal {
+    /// 1: the record is finished.
+    Finished,
+    /// 2: there is no such record.
+    Missing,
+    /// 3: another message was sent with this id.
+    OtherMessage,
+    /// 4: the message is larger than all records may be.
+    TooLarge,
+    /// 5: the record is moving to another node. Nothing was done.
+    Moving,
+    /// 6: the recorder does not answer, or can't do it.
+    Unreachable,
 }
 
 /// Place of a message in a record. `epoch` changes when a record begins again; numbers of an epoch have no gaps.
@@ -158,7 +202,7 @@ pub struct RecordPage {
     pub reset: Option<ByteString>,
     /// Epoch of the record.
     pub epoch: u64,
-    /// Number of the message before the first one of the page.
+    /// Number before the first message of the page.
     pub after: u64,
     /// Number of the newest message of the record.
     pub newest: u64,
@@ -189,7 +233,7 @@ pub struct RecordedId {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordReply {
     /// Kind of the refusal; `None` if the request was carried out.
-    pub refused: Option<ByteString>,
+    pub refused: Option<RecordRefusal>,
     /// Reason of a refusal, for people.
     pub problem: ByteString,
     /// Position of the appended message.
@@ -209,6 +253,9 @@ pub struct RecordReply {
 #[error("the reply of a recorder can't be read: {0}")]
 pub struct RecordReplyError(String);
 
+numbered!(RecordAct as integer: 1 Append, 2 Read, 3 Finish, 4 Delete, 5 Give, 6 Yield);
+numbered!(RecordEnd as integer: 1 Finished, 2 Deleted);
+numbered!(RecordRefusal as integer: 1 Finished, 2 Missing, 3 OtherMessage, 4 TooLarge, 5 Moving, 6 Unreachable);
 record!(RecordedSet [is_user "isUser", name]);
 record!(RecordedMessage [number, at_ms "atMs", body]);
 record!(RecordedId [id, hash, number, at_ms "atMs"]);
@@ -261,7 +308,12 @@ mod tests {
         let messages = vec![RecordedMessage { number: 3, at_ms: 4, body: Bytes::from_static(b"x") }];
         let page =
             RecordPage { reset: Some("lost".into()), epoch: 1, after: 2, newest: 3, messages, ..RecordPage::default() };
-        let reply = RecordReply { page: Some(page), missing: vec!["n".into()], ..RecordReply::default() };
+        let reply = RecordReply {
+            page: Some(page),
+            missing: vec!["n".into()],
+            refused: Some(RecordRefusal::Moving),
+            ..RecordReply::default()
+        };
         assert_eq!(RecordReply::decode(&reply.encode()), Ok(reply));
         assert!(RecordReply::decode(&Bytes::from_static(b"\x90")).is_err());
     }

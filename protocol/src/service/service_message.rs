@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use serde::Serialize;
 
 use super::message_table::service_messages;
-use super::recorded::RecordedSet;
+use super::recorded::{RecordAct, RecordEnd, RecordedSet};
 use crate::hub::{HubMessage, HubProtocol, Invocation, PayloadError};
 use crate::message_pack::{ReadError, Reader};
 
@@ -752,8 +752,8 @@ pub struct Recorded {
     pub epoch: u64,
     /// Number of the message, or of the last one before the end.
     pub number: u64,
-    /// Reason of the record's end, `finished` or `deleted`; `None` for a message.
-    pub end: Option<ByteString>,
+    /// Reason of the record's end; `None` for a message.
+    pub end: Option<RecordEnd>,
     /// The send, encoded by [`ServiceMessage::to_body`]; empty for an end.
     pub body: Bytes,
 }
@@ -764,12 +764,12 @@ pub struct Recorded {
 pub struct RecordRequest {
     /// Group or user of the record.
     pub set: RecordedSet,
-    /// `append`, `read`, `finish` or `delete`.
-    pub act: ByteString,
-    /// Id of an appended send, which is recorded once.
+    /// Kind of the request.
+    pub act: RecordAct,
+    /// Id of an appended send, which is recorded once; for a [`Yield`](RecordAct::Yield) the boot id of its sender.
     pub id: Option<ByteString>,
     /// Text of the [`RecordStart`](super::RecordStart) of a read.
     pub start: ByteString,
-    /// Appended send, encoded by [`ServiceMessage::to_body`].
+    /// Appended send, encoded by [`ServiceMessage::to_body`]; a given part as a [`RecordReply`](super::RecordReply).
     pub body: Bytes,
 }

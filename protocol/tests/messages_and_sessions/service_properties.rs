@@ -15,9 +15,9 @@ use trunkline_protocol::service::{
     ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, Counters, DownMark, ErrorCompletion, Filtered,
     FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery,
     LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
-    RecordRequest, Recorded, RecordedSet, RefreshAuth, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RecordAct,
+    RecordEnd, RecordRequest, Recorded, RecordedSet, RefreshAuth, RefreshConnection, ServiceError, ServiceEvent,
+    ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
     encode_connection_data,
 };
 
@@ -254,12 +254,14 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
             let it = DownMark { connection_id, number };
             if is_report { ServiceMessage::DownDone(it) } else { ServiceMessage::DownMark(it) }
         }),
-        (any::<bool>(), text(), any::<u32>(), optional(), binary()).prop_map(|(is_user, name, number, end, body)| {
-            let set = RecordedSet { is_user, name };
-            ServiceMessage::Recorded(Recorded { set, epoch: 1, number: number.into(), end, body })
-        }),
+        (any::<bool>(), text(), any::<u32>(), any::<bool>(), binary()).prop_map(
+            |(is_user, name, number, ends, body)| {
+                let (set, end) = (RecordedSet { is_user, name }, ends.then_some(RecordEnd::Deleted));
+                ServiceMessage::Recorded(Recorded { set, epoch: 1, number: number.into(), end, body })
+            }
+        ),
         (any::<bool>(), text(), optional(), text(), binary()).prop_map(|(is_user, name, id, start, body)| {
-            let (set, act) = (RecordedSet { is_user, name }, "append".into());
+            let (set, act) = (RecordedSet { is_user, name }, RecordAct::Append);
             ServiceMessage::RecordRequest(RecordRequest { set, act, id, start, body })
         }),
         (text(), claims(), number(), number()).prop_map(refresh_auth),

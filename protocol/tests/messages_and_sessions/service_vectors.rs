@@ -315,9 +315,9 @@ fn layouts_of_flow_to_one_client() {
 fn layouts_of_records() {
     let recorded = Recorded { set: RecordedSet::group("g1"), epoch: 7, number: 5, ..Recorded::default() };
     body_both_ways("97 50 92 c2 a26731 07 05 c0 c400 80", ServiceMessage::Recorded(recorded));
-    let (set, act, start) = (RecordedSet::user("u1"), text("read"), text("0"));
-    let request = RecordRequest { set, act, start, ..RecordRequest::default() };
-    body_both_ways("97 51 92 c3 a27531 a472656164 c0 a130 c400 80", ServiceMessage::RecordRequest(request));
+    let (set, start) = (RecordedSet::user("u1"), text("0"));
+    let request = RecordRequest { set, start, ..RecordRequest::default() };
+    body_both_ways("97 51 92 c3 a27531 02 c0 a130 c400 80", ServiceMessage::RecordRequest(request));
 }
 
 #[test]
