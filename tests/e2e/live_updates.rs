@@ -577,7 +577,7 @@ fn the_pages_show_the_code_of_the_files() {
     run_test(async |_stage| {
         let page = std::fs::read_to_string(Path::new(BOOK).join("live-updates.md"))?;
         let excerpts = std::fs::read_to_string(Path::new(BOOK).join("missed-messages.md"))?;
-        let mut all = String::new();
+        let mut all = std::fs::read_to_string(Path::new(BOOK).join("examples/follow.mjs"))?;
         for (name, language) in SHOWN {
             let file = std::fs::read_to_string(Path::new(EXAMPLE).join(name))?;
             ensure!(blocks(&page, language).contains(&file.as_str()), "live-updates.md shows another {name}");

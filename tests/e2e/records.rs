@@ -4,11 +4,14 @@ use anyhow::{Context, Result};
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::process::Command;
 use trunkline_tests::harness::back_end::BackEnd;
-use trunkline_tests::harness::client::{Agents, Kind, Streamed};
+use trunkline_tests::harness::client::{Agents, CLIENTS_FOLDER, Kind, Streamed};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, Proxy};
+use trunkline_tests::harness::process::Process;
 use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::token::signed;
 
 /// Messages sent before the clients follow, and in all.
 const BEFORE: u64 = 20;
@@ -89,6 +92,26 @@ fn official_clients_follow_a_group_from_any_position_at_any_node() {
         let page = back_ends[0].ask(Method::GET, "/groups/room-1/history?last=3", &Value::Null).await?.json()?;
         assert_eq!((&page["items"][0]["arguments"], &page["finished"]), (&json!([ALL - 3]), &json!(true)), "{page}");
         assert_eq!(back_ends[1].status(Method::DELETE, "/groups/room-1/history").await?, 204);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_page_that_loses_its_connection_shows_each_message_once_and_in_order() {
+    run_test(async |fixture| {
+        let nodes = nodes(fixture).await?;
+        let back_end = BackEnd::trusted(nodes[0].address(), "chat", ACCESS_KEY)?;
+        let token = signed(ACCESS_KEY, &json!({ "nameid": "ann", "trunkline.follow": "room-1" }))?;
+        let mut command = Command::new("node");
+        command.arg(format!("{CLIENTS_FOLDER}/js/follow.mjs")).args([&nodes[1].url("/chat"), &token, "room-1"]);
+        let mut page = Process::start(fixture, "page", command)?;
+        page.wait_for_line("following").await?;
+        for number in 0..300 {
+            send(&back_end, number).await?;
+        }
+        page.wait_for_lines("shown ", 300).await?;
+        assert_eq!(page.lines_after("shown "), (0..300).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert!(page.lines_after("reset ").is_empty());
         Ok(())
     });
 }
