@@ -177,6 +177,31 @@ async fn a_record_is_read_and_removed_by_rest() {
 }
 
 #[tokio::test(crate = "paused")]
+async fn a_repeated_send_and_a_repeated_batch_are_recorded_once() {
+    let room = Room::open().await;
+    let one = json!({ "target": "Say", "arguments": ["one"] }).to_string();
+    let group = |text: &str| json!({ "groups": ["room-1"], "target": "Say", "arguments": [text] });
+    let batch = json!([group("two"), group("three")]).to_string();
+    let send = async |path: &str, body: &str| {
+        let headers = [("idempotency-key", "key")];
+        room.back_end.ask_as("POST", &format!("/api/hubs/bench/{path}"), body, &headers).await
+    };
+    let (first, again) = (send("groups/room-1/:send", &one).await, send("groups/room-1/:send", &one).await);
+    assert_eq!((first.status, first.body["position"].as_str()), (202, again.body["position"].as_str()));
+    let other = json!({ "target": "Say", "arguments": ["other"] }).to_string();
+    assert_eq!(send("groups/room-1/:send", &other).await.status, 422);
+    let (first, again) = (send(":sendBatch", &batch).await, send(":sendBatch", &batch).await);
+    let positions = |answer: &Answer| {
+        let results = answer.body["results"].as_array().unwrap().iter();
+        results.map(|one| one["positions"]["groups/room-1"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((first.status, positions(&first)), (200, positions(&again)));
+    let page = room.ask("GET", "groups/room-1/history").await;
+    let texts = page.body["items"].as_array().unwrap().iter().map(|item| item["arguments"][0].as_str().unwrap());
+    assert_eq!(texts.collect::<Vec<_>>(), ["one", "two", "three"]);
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_position_of_another_record_or_no_longer_kept_is_a_reset() {
     let mut room = Room::open().await;
     let first = room.send("a").await;
@@ -224,7 +249,7 @@ async fn only_members_holders_of_a_claim_and_the_user_follow() {
     assert_eq!(texts(&mut ben, 1).await, ["for ben"]);
 }
 
-/// Client whose token permits it to follow a group.
+/// Client with a token that permits it to follow a group.
 async fn claimant(room: &mut Room, group: &str) -> Client {
     let claims = [("aud", "http://any.example/client/?hub=bench"), ("trunkline.follow", group)];
     let claims = claims.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -61,9 +61,19 @@ impl BackEnd {
     }
 
     async fn ask_with(&self, method: &str, path: &str, body: Body) -> Answer {
+        self.ask_by(method, path, body, &[]).await
+    }
+
+    /// Sends a request with these headers.
+    pub(super) async fn ask_as(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask_by(method, path, Body::from(body.to_owned()), headers).await
+    }
+
+    async fn ask_by(&self, method: &str, path: &str, body: Body, headers: &[(&str, &str)]) -> Answer {
         let uri = if path.starts_with("/api") { path.to_owned() } else { format!("/api/hubs/chat{path}") };
         let request =
             Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {}", self.token));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let answer = self.rest.answer_request(request.body(body).unwrap(), None, "https://node.example").await;
         let header =
             |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::id::random_bytes;
-use trunkline_protocol::service::{Position, RecordPage, RecordStart, RecordedId, RecordedMessage, RecordedSet};
+use trunkline_protocol::service::{
+    Position, RecordPage, RecordRefusal, RecordStart, RecordedId, RecordedMessage, RecordedSet,
+};
 
 use crate::ground::auth::Signer;
 use crate::ground::routing::HistoryTerms;
@@ -33,6 +35,9 @@ const ORDER_SPARE: usize = 1024;
 
 /// Time for which the id of a send is kept at least.
 const ID_KEPT_MS: u64 = 120_000;
+
+/// Time for which the position of a record without messages is kept, for its followers.
+const EMPTY_KEPT_MS: u64 = 24 * 3600 * 1000;
 
 /// Time for which a record that was given to another node is not begun again.
 const GIVEN_KEPT_MS: u64 = 10_000;
@@ -66,18 +71,15 @@ pub(crate) enum RecordRefused {
 }
 
 impl RecordRefused {
-    /// Kind of a refusal that another attempt ends: nodes that differ in their views agree soon.
-    pub(crate) const MOVING: &str = "moving";
-
     /// Kind of the refusal between nodes.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> RecordRefusal {
         match self {
-            Self::Finished => "finished",
-            Self::Missing => "missing",
-            Self::OtherMessage => "other-message",
-            Self::TooLarge { .. } => "too-large",
-            Self::Moving(_) => Self::MOVING,
-            Self::Unreachable(_) => "unreachable",
+            Self::Finished => RecordRefusal::Finished,
+            Self::Missing => RecordRefusal::Missing,
+            Self::OtherMessage => RecordRefusal::OtherMessage,
+            Self::TooLarge { .. } => RecordRefusal::TooLarge,
+            Self::Moving(_) => RecordRefusal::Moving,
+            Self::Unreachable(_) => RecordRefusal::Unreachable,
         }
     }
 }
@@ -92,9 +94,9 @@ pub(crate) struct MessageLog {
     last_epoch: u64,
     records: HashMap<Arc<RecordKey>, MessageRecord>,
     apps: HashMap<Signer, AppMessages>,
-    /// Records that are arriving from other nodes, part by part.
-    arriving: HashMap<RecordKey, MessageRecord>,
-    /// Records given to other nodes, with the time. Messages for them are refused for a while.
+    /// Incomplete records from other nodes, each with the time of its last part.
+    arriving: HashMap<RecordKey, (MessageRecord, u64)>,
+    /// Records given to other nodes, with the time. Messages for these records are refused for a while.
     given: HashMap<RecordKey, u64>,
 }
 
@@ -110,6 +112,8 @@ struct MessageRecord {
     app: Signer,
     epoch: u64,
     newest: u64,
+    /// Time of the last message.
+    used_ms: u64,
     terms: HistoryTerms,
     is_finished: bool,
     /// Kept messages up to the newest one, with the time of their arrival.
@@ -177,6 +181,7 @@ impl MessageLog {
             return Err(RecordRefused::Finished);
         }
         record.newest += 1;
+        record.used_ms = now_ms;
         let position = Position { epoch: record.epoch, number: record.newest };
         let mut added = MESSAGE_OVERHEAD_BYTES + body.len();
         if let Some(id) = id {
@@ -209,17 +214,17 @@ impl MessageLog {
         self.records.get(key).map(|record| record.page(start)).unwrap_or_default()
     }
 
-    /// Ends a record. Returns the position of its last message; fails if there is no record.
+    /// Ends a record. Returns the position of its last message; fails if the record does not exist.
     pub(crate) fn finish(&mut self, key: &RecordKey) -> Result<Position, RecordRefused> {
         let record = self.records.get_mut(key).ok_or(RecordRefused::Missing)?;
         record.is_finished = true;
         Ok(Position { epoch: record.epoch, number: record.newest })
     }
 
-    /// Removes a record. Fails if there is none.
+    /// Removes a record. Fails if the record does not exist.
     pub(crate) fn delete(&mut self, key: &RecordKey) -> Result<Position, RecordRefused> {
         let record = self.records.remove(key).ok_or(RecordRefused::Missing)?;
-        self.account(&record.app, 0, record.bytes());
+        self.account(&record.app, 0, record.bytes(key));
         Ok(Position { epoch: record.epoch, number: record.newest })
     }
 
@@ -227,10 +232,25 @@ impl MessageLog {
         self.records.contains_key(key)
     }
 
-    /// Keys of all records. Forgets records that were given away some time ago.
-    pub(crate) fn keys(&mut self, now_ms: u64) -> Vec<Arc<RecordKey>> {
-        self.given.retain(|_, at_ms| *at_ms + GIVEN_KEPT_MS > now_ms);
+    pub(crate) fn keys(&self) -> Vec<Arc<RecordKey>> {
         self.records.keys().cloned().collect()
+    }
+
+    /// Removes all messages that are too old, and records without messages that were not used for a day.
+    pub(crate) fn sweep(&mut self, now_ms: u64) {
+        self.given.retain(|_, at_ms| *at_ms + GIVEN_KEPT_MS > now_ms);
+        self.arriving.retain(|_, (_, at_ms)| *at_ms + GIVEN_KEPT_MS > now_ms);
+        let mut freed = Vec::new();
+        self.records.retain(|key, record| {
+            let bytes = record.trim(now_ms);
+            let is_kept = !record.messages.is_empty() || record.used_ms + EMPTY_KEPT_MS > now_ms;
+            let bytes = if is_kept { bytes } else { bytes + record.bytes(key) };
+            if bytes > 0 {
+                freed.push((record.app.clone(), bytes));
+            }
+            is_kept
+        });
+        freed.iter().for_each(|(app, bytes)| self.account(app, 0, *bytes));
     }
 
     /// Part of a record for another node, from behind a message; 0 for the first part. `None` if there is no record.
@@ -259,7 +279,7 @@ impl MessageLog {
         is_whole
     }
 
-    /// Adds a part of a record of another node. Of two records of a set the one that began last stays.
+    /// Adds a part of a record of another node. Of two records of a set the later one stays.
     pub(crate) fn import(
         &mut self,
         key: &RecordKey,
@@ -268,15 +288,15 @@ impl MessageLog {
         now_ms: u64,
     ) {
         let begun = || MessageRecord { newest: page.after, terms, ..MessageRecord::new(app.clone(), page.epoch) };
-        let known = self.arriving.remove(key);
+        let known = self.arriving.remove(key).map(|(record, _)| record);
         let mut record = known.filter(|it| (it.epoch, it.newest) == (page.epoch, page.after)).unwrap_or_else(begun);
         record.newest += page.messages.len() as u64;
         record.messages.extend(page.messages.into_iter().map(|message| (message.at_ms, message.body)));
         if record.newest < page.newest {
-            self.arriving.insert(key.clone(), record);
+            self.arriving.insert(key.clone(), (record, now_ms));
             return;
         }
-        record.is_finished = page.is_finished;
+        (record.is_finished, record.used_ms) = (page.is_finished, now_ms);
         for RecordedId { id, hash, number, at_ms } in page.ids {
             record.id_order.push_back(id.clone());
             record.ids.insert(id, SentId { hash, number, at_ms });
@@ -286,7 +306,7 @@ impl MessageLog {
         }
         drop(self.delete(key));
         self.given.remove(key);
-        self.account(app, record.bytes(), 0);
+        self.account(app, record.bytes(key), 0);
         let key = Arc::new(key.clone());
         let numbers = (record.oldest()..=record.newest).map(|number| Position { epoch: record.epoch, number });
         let order = &mut self.apps.entry(app.clone()).or_default().order;
@@ -302,9 +322,9 @@ impl MessageLog {
         }
         let random = u64::from(u16::from_ne_bytes(random_bytes()));
         self.last_epoch = ((now_ms << u16::BITS) | random).max(self.last_epoch + 1);
-        let key = Arc::new(key.clone());
-        self.records.insert(key.clone(), MessageRecord::new(app.clone(), self.last_epoch));
-        self.account(app, RECORD_OVERHEAD_BYTES, 0);
+        let (key, record) = (Arc::new(key.clone()), MessageRecord::new(app.clone(), self.last_epoch));
+        self.account(app, record.bytes(&key), 0);
+        self.records.insert(key.clone(), record);
         key
     }
 
@@ -323,10 +343,13 @@ impl MessageLog {
             let Some((app, messages)) = self.apps.iter_mut().max_by_key(|(_, messages)| messages.bytes) else { return };
             let app = app.clone();
             let Some((key, position)) = messages.order.pop_front() else {
-                // Records whose messages were too old: their positions were still known.
-                let empty = self.records.iter().find(|(_, record)| record.app == app).map(|(key, _)| key.clone());
-                let Some(empty) = empty else { return };
-                drop(self.delete(&empty));
+                // All that is left of the app are positions, of records without messages.
+                let of_app = self.records.iter().filter(|(_, record)| record.app == app);
+                let empty: Vec<_> = of_app.map(|(key, _)| key.clone()).collect();
+                empty.iter().for_each(|key| drop(self.delete(key)));
+                if empty.is_empty() {
+                    return;
+                }
                 continue;
             };
             let Some(record) = self.records.get_mut(&key).filter(|record| record.epoch == position.epoch) else {
@@ -346,13 +369,13 @@ impl MessageRecord {
     fn new(app: Signer, epoch: u64) -> Self {
         let terms = HistoryTerms { messages: usize::MAX, age: std::time::Duration::MAX };
         let (messages, ids, id_order) = (VecDeque::new(), HashMap::new(), VecDeque::new());
-        Self { app, epoch, newest: 0, terms, is_finished: false, messages, ids, id_order }
+        Self { app, epoch, newest: 0, used_ms: 0, terms, is_finished: false, messages, ids, id_order }
     }
 
-    fn bytes(&self) -> usize {
+    fn bytes(&self, key: &RecordKey) -> usize {
         let messages = self.messages.iter().map(|(_, body)| body.len() + MESSAGE_OVERHEAD_BYTES);
         let ids = self.ids.keys().map(|id| id.len() + ID_OVERHEAD_BYTES);
-        RECORD_OVERHEAD_BYTES + messages.chain(ids).sum::<usize>()
+        RECORD_OVERHEAD_BYTES + key.1.name.len() + messages.chain(ids).sum::<usize>()
     }
 
     /// Number of the oldest kept message, or of the next one.
@@ -507,6 +530,20 @@ mod tests {
         assert_eq!(read(&mut log, after, 60_000), expired(""));
         assert_eq!(read(&mut log, RecordStart::After(0, 0), 60_000), expired(""));
         assert!(log.bytes() < 2 * RECORD_OVERHEAD_BYTES, "{}", log.bytes());
+    }
+
+    #[test]
+    fn a_sweep_frees_old_messages_of_unused_records_and_in_the_end_the_records() {
+        let mut log = MessageLog::new(1 << 20);
+        let last = append(&mut log, "g", "a", 0);
+        let whole = log.bytes();
+        log.sweep(5_000);
+        assert_eq!(log.bytes(), whole);
+        log.sweep(20_000);
+        assert!(log.bytes() < whole, "nobody has read it");
+        assert_eq!(read(&mut log, RecordStart::after(last), 20_000), (String::new(), None), "the position stays");
+        log.sweep(EMPTY_KEPT_MS);
+        assert_eq!((log.bytes(), log.count()), (0, 0));
     }
 
     #[test]

@@ -241,13 +241,7 @@ impl FleetEntry {
 
     /// How a hub records a group or a user; `None` if it does not.
     pub(crate) fn history_of(&self, hub: &NamedHub, set: &RecordedSet) -> Option<HistoryTerms> {
-        match &hub.here {
-            Some(here) => here.history_of(set),
-            None => {
-                let rules = self.0.shared().hubs.rules().of_hub(&format!("/{}", HubOrigin::name_in(&hub.key)));
-                rules.and_then(|rules| rules.history_of(set))
-            }
-        }
+        self.0.shared().hubs.history_of(&hub.key, set)
     }
 
     /// Carries out a request at the recorder of its set, in the order of the calls.

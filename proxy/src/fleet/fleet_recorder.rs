@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use trunkline_protocol::service::{
-    Ack, Position, RecordReply, RecordRequest, RecordStart, Recorded, RecordedSet, ServiceMessage, presence_weight,
+    Ack, Position, RecordAct, RecordEnd, RecordRefusal, RecordReply, RecordRequest, RecordStart, Recorded, RecordedSet,
+    ServiceMessage, presence_weight,
 };
 
 use super::entry::{FleetDelivery, FleetEntry, NamedHub};
@@ -24,7 +25,6 @@ use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::own_phase;
 use super::record_lane::RecordChange;
 use crate::engine::shard::{Recorder, RequestOrigin};
-use crate::engine::upstream::HubOrigin;
 use crate::features::message_log::{RecordKey, RecordRefused};
 use crate::ground::clock::unix_ms;
 use crate::ground::routing::HistoryTerms;
@@ -33,7 +33,10 @@ use crate::ground::routing::HistoryTerms;
 const MOVE_ATTEMPTS: usize = 10;
 const MOVE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Terms of a record whose rule this node does not have: rules differ between nodes during a rollout.
+/// Time after which the lane of a hub without changes ends.
+const LANE_IDLE: Duration = Duration::from_secs(60);
+
+/// Terms of a record without a rule at this node: rules differ between nodes during a rollout.
 const UNKNOWN_TERMS: HistoryTerms = HistoryTerms { messages: 1000, age: Duration::from_secs(3600) };
 
 impl Recorder for Fleet {
@@ -51,7 +54,7 @@ impl Recorder for Fleet {
         Box::pin(async move {
             let mut reply = first.await;
             for _ in 0..MOVE_ATTEMPTS {
-                if reply.refused.as_deref() != Some(RecordRefused::MOVING) {
+                if reply.refused != Some(RecordRefusal::Moving) {
                     break;
                 }
                 sleep(MOVE_INTERVAL).await;
@@ -69,11 +72,11 @@ impl Fleet {
         request: RecordRequest,
         origin: RequestOrigin,
     ) -> Pin<Box<dyn Future<Output = RecordReply> + Send>> {
-        if origin == RequestOrigin::OtherNode && matches!(&*request.act, "give" | "yield") {
+        if origin == RequestOrigin::OtherNode && matches!(request.act, RecordAct::Give | RecordAct::Yield) {
             return self.move_record(hub, request);
         }
         match (self.recorder_of(hub, &request.set), origin) {
-            (None, _) if &*request.act == "read" && !self.may_be_elsewhere(&record_key(hub, &request)) => {
+            (None, _) if request.act == RecordAct::Read && !self.may_be_elsewhere(&record_key(hub, &request)) => {
                 let reply = self.read_record(hub, &request);
                 Box::pin(async move { reply })
             }
@@ -174,12 +177,18 @@ impl Fleet {
     }
 
     async fn run_lane(self, hub: Arc<str>, mut changes: mpsc::UnboundedReceiver<RecordChange>) {
-        while let Some(RecordChange { request, reply }) = changes.recv().await {
+        loop {
+            let RecordChange { request, reply } = match timeout(LANE_IDLE, changes.recv()).await {
+                Ok(Some(change)) => change,
+                Ok(None) => return,
+                Err(_) if self.records().end_idle(&hub, &changes) => return,
+                Err(_) => continue,
+            };
             let key = record_key(&hub, &request);
             if self.may_be_elsewhere(&key) {
                 self.fetch_record(&key).await;
             }
-            if &*request.act == "read" {
+            if request.act == RecordAct::Read {
                 drop(reply.send(self.read_record(&hub, &request)));
                 continue;
             }
@@ -203,15 +212,15 @@ impl Fleet {
     fn change_record(&self, hub: &str, request: &RecordRequest) -> Result<(Position, Option<Recorded>), RecordRefused> {
         let key = record_key(hub, request);
         let mut log = self.records().log();
-        let recorded = |position: Position, end: Option<&'static str>| Recorded {
+        let recorded = |position: Position, end| Recorded {
             set: request.set.clone(),
             epoch: position.epoch,
             number: position.number,
-            end: end.map(Into::into),
+            end,
             body: request.body.clone(),
         };
-        match &*request.act {
-            "append" => {
+        match request.act {
+            RecordAct::Append => {
                 let app = self.fleet_relay().owner_of(hub);
                 let send = (request.id.as_ref(), request.body.clone());
                 let appended = log.append(&key, (&app, self.terms_of(hub, request)), send, unix_ms())?;
@@ -219,19 +228,19 @@ impl Fleet {
                 let position = appended.position;
                 Ok((position, (!appended.is_repeated).then(|| recorded(position, None))))
             }
-            "finish" => log.finish(&key).map(|position| (position, Some(recorded(position, Some("finished"))))),
-            "delete" => log.delete(&key).map(|position| (position, Some(recorded(position, Some("deleted"))))),
-            act => Err(RecordRefused::Unreachable(format!("this node knows no {act:?} of a record"))),
+            RecordAct::Finish => {
+                log.finish(&key).map(|position| (position, Some(recorded(position, Some(RecordEnd::Finished)))))
+            }
+            RecordAct::Delete => {
+                log.delete(&key).map(|position| (position, Some(recorded(position, Some(RecordEnd::Deleted)))))
+            }
+            // Carried out elsewhere.
+            RecordAct::Read | RecordAct::Give | RecordAct::Yield => Err(RecordRefused::Missing),
         }
     }
 
     fn terms_of(&self, hub: &str, request: &RecordRequest) -> HistoryTerms {
-        let hubs = &self.shared().hubs;
-        let rules = match hubs.keyed(hub) {
-            Some(hub) => hub.rules(),
-            None => hubs.rules().of_hub(&format!("/{}", HubOrigin::name_in(hub))),
-        };
-        rules.and_then(|rules| rules.history_of(&request.set)).unwrap_or(UNKNOWN_TERMS)
+        self.shared().hubs.history_of(hub, &request.set).unwrap_or(UNKNOWN_TERMS)
     }
 }
 
@@ -245,5 +254,5 @@ fn receipt(position: Position, FleetDelivery { nodes, missing, clients, .. }: Fl
 }
 
 fn refusal(refused: &RecordRefused) -> RecordReply {
-    RecordReply { refused: Some(refused.kind().into()), problem: refused.to_string().into(), ..RecordReply::default() }
+    RecordReply { refused: Some(refused.kind()), problem: refused.to_string().into(), ..RecordReply::default() }
 }

@@ -27,7 +27,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
     let members = fleet.members();
     if members.is_alone() {
-        return;
+        return fleet.keep_records().await;
     }
     // This function runs once.
     drop(fleet.runtime().set(Handle::current()));

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use trunkline_link::FrameSink;
 use trunkline_protocol::fleet::{BeatPing, NodeMessage, SharedMembership, SharedRevocation, encode_relay};
 use trunkline_protocol::service::{
-    Ack, ClientInvocation, FrameHead, Ping, ServiceMessage, ServiceMessageError, Stamped,
+    Ack, ClientInvocation, FrameHead, Ping, RecordRequest, ServiceMessage, ServiceMessageError, Stamped,
 };
 
 use super::entry::{answer_for_unknown, take_result};
@@ -169,21 +169,17 @@ impl<'a> NodeSink<'a> {
     /// Answers a query about connections here. An unknown hub has none.
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
         let (fleet, link) = (self.fleet.clone(), self.link.clone());
-        if let Ok(Some((ServiceMessage::RecordRequest(request), _))) = read_stamped(frame) {
-            let Some(recorder) = fleet.shared().recorder() else { return };
-            let reply = recorder.request_record(hub, request, RequestOrigin::OtherNode);
-            tokio::spawn(async move {
-                let ack = Ack { payload: Some(reply.await.encode()), ..Ack::default() };
-                let frame = Some(ServiceMessage::Ack(ack).to_body());
-                link.notify(&NodeMessage::Answer { question, frame });
-            });
-            return;
-        }
+        let read = match read_stamped(frame) {
+            Ok(Some((ServiceMessage::RecordRequest(request), _))) => {
+                return self.request_record(question, hub, request);
+            }
+            read => read,
+        };
         let Some(known) = fleet.shared().hubs.keyed(hub) else {
-            let frame = self.answer_for_unknown(hub, read_stamped(frame)).map(|answer| answer.to_body());
+            let frame = self.answer_for_unknown(hub, read).map(|answer| answer.to_body());
             return link.notify(&NodeMessage::Answer { question, frame });
         };
-        let is_known = match read_stamped(frame) {
+        let is_known = match read {
             Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if !known.capabilities().names_callers => {
                 self.invoke(question, hub, request, epoch)
             }
@@ -199,6 +195,22 @@ impl<'a> NodeSink<'a> {
             };
             self.link.notify(&NodeMessage::Answer { question, frame });
         }
+    }
+
+    /// Answers a request about a record once it is carried out.
+    fn request_record(&self, question: u64, hub: &str, request: RecordRequest) {
+        let (shared, link) = (self.fleet.shared(), self.link.clone());
+        let reply = shared.recorder().map(|it| it.request_record(hub, request, RequestOrigin::OtherNode));
+        tokio::spawn(async move {
+            let frame = match reply {
+                Some(reply) => {
+                    let ack = Ack { payload: Some(reply.await.encode()), ..Ack::default() };
+                    Some(ServiceMessage::Ack(ack).to_body())
+                }
+                None => None,
+            };
+            link.notify(&NodeMessage::Answer { question, frame });
+        });
     }
 
     fn answer_for_unknown(

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
-use trunkline_protocol::service::{Ack, RecordReply, RecordRequest, ServiceMessage};
+use trunkline_protocol::service::{Ack, RecordAct, RecordReply, RecordRequest, ServiceMessage};
 
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
@@ -24,6 +24,9 @@ use crate::ground::clock::unix_ms;
 
 /// Interval between searches for records of other nodes.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Interval between removals of old messages.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum wait of a send or read for the other nodes to yield a record.
 const YIELD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,13 +39,17 @@ struct GivenRecords {
 }
 
 impl Fleet {
-    /// Gives records to the nodes that have become their recorders.
+    /// Removes old messages, and gives records to the nodes that have become their recorders.
     pub(super) async fn keep_records(&self) {
         let mut searches = interval(SEARCH_INTERVAL);
         searches.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_settled = false;
+        let (mut is_settled, mut swept_at) = (false, Instant::now());
         loop {
             searches.tick().await;
+            if swept_at.elapsed() >= SWEEP_INTERVAL {
+                self.records().log().sweep(unix_ms());
+                swept_at = Instant::now();
+            }
             let is_unsettled = self.are_recorders_new();
             if is_unsettled || !is_settled {
                 is_settled = self.give_records().await.left == 0 && !is_unsettled;
@@ -65,7 +72,7 @@ impl Fleet {
     /// Gives each record of another node to that node.
     async fn give_records(&self) -> GivenRecords {
         let mut given = GivenRecords::default();
-        let keys = self.records().log().keys(unix_ms());
+        let keys = self.records().log().keys();
         for key in keys {
             let Some(member) = self.recorder_of(&key.0, &key.1) else { continue };
             match self.give_record(&key, &member).await {
@@ -84,7 +91,7 @@ impl Fleet {
             let last = part.messages.last().map_or(part.after, |message| message.number);
             let is_last = last == part.newest;
             let body = RecordReply { page: Some(part), ..RecordReply::default() }.encode();
-            let request = RecordRequest { set: key.1.clone(), act: "give".into(), body, ..RecordRequest::default() };
+            let request = RecordRequest { set: key.1.clone(), act: RecordAct::Give, body, ..RecordRequest::default() };
             let body = ServiceMessage::RecordRequest(request).to_body();
             let answers = self.ask(vec![member.clone()], &key.0, &body).await;
             if !answers.iter().any(|(_, answer)| is_accepted(answer.as_ref().ok().and_then(Option::as_ref))) {
@@ -105,7 +112,7 @@ impl Fleet {
         let alive = members.iter().filter(|member| member.state(now_ms) < MemberState::Late).cloned();
         let request = RecordRequest {
             set: key.1.clone(),
-            act: "yield".into(),
+            act: RecordAct::Yield,
             id: Some(self.shared().boot.as_str().into()),
             ..RecordRequest::default()
         };

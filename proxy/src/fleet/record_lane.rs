@@ -1,4 +1,4 @@
-//! Records at this node, and a lane for each hub, in which changes of records are carried out one after the other.
+//! Records at this node, with a lane for each hub that carries out changes of records one after the other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +36,12 @@ impl RecordLanes {
 
     pub(super) fn log(&self) -> MutexGuard<'_, MessageLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the lane of a hub, unless a change waits in it.
+    pub(super) fn end_idle(&self, hub: &str, changes: &mpsc::UnboundedReceiver<RecordChange>) -> bool {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.is_empty() && lanes.remove(hub).is_some()
     }
 
     /// Whether the nodes that record have just changed, so that others may still have records of this node.

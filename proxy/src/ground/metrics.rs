@@ -67,7 +67,7 @@ metered! {
         pub refused: Counter,
         #[metric(
             "trunkline_history_resets_total",
-            "Reads of records whose position was no longer kept, or of another record."
+            "Reads from a position that was no longer kept, or of another record."
         )]
         pub resets: Counter,
     }

@@ -7,8 +7,8 @@ use super::settings_flag::Flags;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HistoryArgs {
-    /// Name of the stream method by which clients follow a recorded group, in hubs with a `[[history]]` rule. Rename
-    /// the method if a hub has one of its own with this name.
+    /// Name of the stream method for clients that follow a recorded group, in hubs with a `[[history]]` rule. Rename
+    /// the method if a hub already has a method with this name.
     #[arg(long, env = "TRUNKLINE_HISTORY_METHOD", value_name = "NAME", default_value = DEFAULT_FOLLOW_METHOD,
           value_parser = method)]
     pub history_method: String,

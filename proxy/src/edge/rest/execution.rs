@@ -18,8 +18,8 @@ use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
-    AckStatus, Check, CheckUserInGroup, Payloads, RecordRequest, RefreshAuth, RefreshConnection, ServiceMessage,
-    UserGroupChange, claims_from_payload,
+    AckStatus, Check, CheckUserInGroup, Payloads, RecordAct, RecordRequest, RecordedSet, RefreshAuth,
+    RefreshConnection, ServiceMessage, UserGroupChange, claims_from_payload,
 };
 use trunkline_protocol::wire::SET_AT_CLAIM;
 
@@ -130,9 +130,7 @@ impl Execution {
                 let named = read_log_in(&self.body)?;
                 Ok(claims_answer(&self.claims_of(&hub, self.connection_of(&hub, &named)?).await?))
             }
-            Operation::ReadHistory(_) | Operation::FinishHistory(_) | Operation::DeleteHistory(_) => {
-                self.use_record(&hub, operation).await
-            }
+            Operation::Record(act, set) => self.use_record(&hub, act, set).await,
             Operation::ListMembers { group } => self.lister(&hub).members(&group).await,
             Operation::ListConnections(set) => self.lister(&hub).connections(set).await,
             Operation::ListNames(names) => self.lister(&hub).names(names).await,
@@ -223,7 +221,8 @@ impl Execution {
     async fn send(&self, hub: &NamedHub, to: Addressee) -> Result<Response, RestError> {
         self.check_methods(hub)?;
         let payloads = self.in_turn(hub, || read_message(&self.head.headers, &self.body)).await?;
-        Ok(delivered(self.deliver_recorded(hub, to, payloads).await?))
+        let id = send_id(&self.head.headers)?;
+        Ok(delivered(self.deliver_recorded(hub, to, payloads, id.as_ref()).await?))
     }
 
     /// Delivers a message, and records it if its group or user is recorded.
@@ -232,28 +231,23 @@ impl Execution {
         hub: &NamedHub,
         to: Addressee,
         payloads: Payloads,
+        id: Option<&ByteString>,
     ) -> Result<FleetDelivery, RestError> {
-        let id = send_id(&self.head.headers)?;
         let Some(set) = set_of(&to).filter(|set| self.fleet.history_of(hub, set).is_some()) else {
             return Ok(self.deliver(hub, to, payloads).await);
         };
         let send = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
-        appended(&set, self.fleet.request_record(hub, append(&set, id.as_ref(), &send)).await)
+        appended(&set, self.fleet.request_record(hub, append(&set, id, &send)).await)
     }
 
-    async fn use_record(&self, hub: &NamedHub, operation: Operation) -> Result<Response, RestError> {
-        let (set, act) = match operation {
-            Operation::FinishHistory(set) => (set, "finish"),
-            Operation::DeleteHistory(set) => (set, "delete"),
-            Operation::ReadHistory(set) => (set, "read"),
-            _ => return Err(RestError::no_such_path()),
-        };
+    /// Reads or ends a record.
+    async fn use_record(&self, hub: &NamedHub, act: RecordAct, set: RecordedSet) -> Result<Response, RestError> {
         if self.fleet.history_of(hub, &set).is_none() {
             let text = "no rule of this node ([[history]]) records this group or user, or its app servers send past it";
             return Err(RestError::new(StatusCode::NOT_FOUND, "Error.Record.NotExisted", text));
         }
-        let start = if act == "read" { self.query.record_start()?.to_string() } else { String::new() };
-        let request = RecordRequest { set, act: act.into(), start: start.into(), ..RecordRequest::default() };
+        let start = self.query.record_start()?.to_string().into();
+        let request = RecordRequest { set, act, start, ..RecordRequest::default() };
         let reply = accepted(self.fleet.request_record(hub, request).await)?;
         if let Some(page) = &reply.page {
             return Ok(page_answer(page));
@@ -300,7 +294,7 @@ impl Execution {
         for command in commands {
             let answer = match command {
                 Command::SendMessage(call) => {
-                    let sent = self.deliver_recorded(hub, whom.clone(), call.payloads(None)?).await?;
+                    let sent = self.deliver_recorded(hub, whom.clone(), call.payloads(None)?, None).await?;
                     missing.extend(sent.missing);
                     continue;
                 }
@@ -339,7 +333,9 @@ impl Execution {
         }
         let id = send_id(&self.head.headers)?;
         let mut begun = Vec::with_capacity(messages.len());
-        for message in messages {
+        for (at, message) in messages.into_iter().enumerate() {
+            // Several messages may be for one group.
+            let id = id.as_ref().map(|id| format!("{id}#{at}").into());
             begun.push(self.begin_message(hub, message, id.as_ref()).await);
         }
         let (mut results, mut status) = (Vec::with_capacity(begun.len()), StatusCode::OK);

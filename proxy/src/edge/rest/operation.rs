@@ -22,7 +22,7 @@
 
 use http::Method;
 use percent_encoding::percent_decode_str;
-use trunkline_protocol::service::RecordedSet;
+use trunkline_protocol::service::{RecordAct, RecordedSet};
 
 use super::addressee::Addressee;
 use super::listed_part::ConnectionSet;
@@ -75,9 +75,7 @@ pub(crate) enum Operation {
     UserLeave { user: String, group: String },
     UserLeaveAll { user: String },
     UserIsIn { user: String, group: String },
-    ReadHistory(RecordedSet),
-    FinishHistory(RecordedSet),
-    DeleteHistory(RecordedSet),
+    Record(RecordAct, RecordedSet),
 }
 
 impl Operation {
@@ -185,7 +183,10 @@ fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
         }
         ["groups" | "users", _, "history"] => {
             let set = recorded_set(names)?;
-            return if verb == "finish" { Ok(Operation::FinishHistory(set)) } else { Err(RestError::no_such_path()) };
+            return match verb {
+                "finish" => Ok(Operation::Record(RecordAct::Finish, set)),
+                _ => Err(RestError::no_such_path()),
+            };
         }
         ["connections"] if verb == "refreshAuth" => return Ok(Operation::RefreshAuth),
         [] => Addressee::Everyone,
@@ -230,8 +231,10 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
         ["groups", _] => "HEAD, GET, or POST with :send or :closeConnections behind the name",
         ["groups", name, "connections"] if is_get => return Ok(O::ListMembers { group: group(name)? }),
         ["groups" | "users", _, "connections"] => "GET",
-        ["groups" | "users", _, "history"] if is_get => return Ok(O::ReadHistory(recorded_set(names)?)),
-        ["groups" | "users", _, "history"] if is_delete => return Ok(O::DeleteHistory(recorded_set(names)?)),
+        ["groups" | "users", _, "history"] if is_get => return Ok(O::Record(RecordAct::Read, recorded_set(names)?)),
+        ["groups" | "users", _, "history"] if is_delete => {
+            return Ok(O::Record(RecordAct::Delete, recorded_set(names)?));
+        }
         ["groups" | "users", _, "history"] => "GET, DELETE, or POST with :finish behind it",
         ["groups", name, "connections", id] if is_put => {
             return Ok(O::Join { group: group(name)?, connection: connection(id)? });
@@ -340,6 +343,9 @@ mod tests {
             ("POST", "/groups/g/:closeConnections", O::Close(to("g"))),
             ("GET", "/groups/g/connections", O::ListMembers { group: group() }),
             ("GET", "/connections", O::ListConnections(ConnectionSet::Hub)),
+            ("GET", "/groups/g/history", O::Record(RecordAct::Read, RecordedSet::group("g"))),
+            ("DELETE", "/users/u/history", O::Record(RecordAct::Delete, RecordedSet::user("u"))),
+            ("POST", "/users/u/history/:finish", O::Record(RecordAct::Finish, RecordedSet::user("u"))),
             ("GET", "/users/u/connections", O::ListConnections(ConnectionSet::User(user()))),
             ("GET", "/users", O::ListNames(ListedNames::Users)),
             ("GET", "/groups", O::ListNames(ListedNames::Groups)),

@@ -9,7 +9,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
-    Position, RecordPage, RecordReply, RecordRequest, RecordedMessage, RecordedSet, ServiceMessage,
+    Position, RecordAct, RecordPage, RecordRefusal, RecordReply, RecordRequest, RecordedMessage, RecordedSet,
+    ServiceMessage,
 };
 
 use super::addressee::Addressee;
@@ -39,7 +40,7 @@ pub(super) fn send_id(headers: &HeaderMap) -> Result<Option<ByteString>, RestErr
 
 pub(super) fn append(set: &RecordedSet, id: Option<&ByteString>, send: &ServiceMessage) -> RecordRequest {
     let (set, body) = (set.clone(), send.to_body());
-    RecordRequest { set, act: "append".into(), id: id.cloned(), body, ..RecordRequest::default() }
+    RecordRequest { set, act: RecordAct::Append, id: id.cloned(), body, ..RecordRequest::default() }
 }
 
 /// Outcome of an append. Fails if the record refused the message.
@@ -57,13 +58,13 @@ pub(super) fn appended(set: &RecordedSet, reply: RecordReply) -> Result<FleetDel
 
 /// Fails if a request was refused.
 pub(super) fn accepted(reply: RecordReply) -> Result<RecordReply, RestError> {
-    let (status, code) = match reply.refused.as_deref() {
+    let (status, code) = match reply.refused {
         None => return Ok(reply),
-        Some("finished") => (StatusCode::CONFLICT, "Error.Record.Finished"),
-        Some("missing") => (StatusCode::NOT_FOUND, "Error.Record.NotExisted"),
-        Some("other-message") => (StatusCode::UNPROCESSABLE_ENTITY, "Error.Record.OtherMessage"),
-        Some("too-large") => (StatusCode::PAYLOAD_TOO_LARGE, "Error.Request.TooLarge"),
-        Some(_) => return Err(RestError::no_record(&reply.problem)),
+        Some(RecordRefusal::Finished) => (StatusCode::CONFLICT, "Error.Record.Finished"),
+        Some(RecordRefusal::Missing) => (StatusCode::NOT_FOUND, "Error.Record.NotExisted"),
+        Some(RecordRefusal::OtherMessage) => (StatusCode::UNPROCESSABLE_ENTITY, "Error.Record.OtherMessage"),
+        Some(RecordRefusal::TooLarge) => (StatusCode::PAYLOAD_TOO_LARGE, "Error.Request.TooLarge"),
+        Some(RecordRefusal::Moving | RecordRefusal::Unreachable) => return Err(RestError::no_record(&reply.problem)),
     };
     Err(RestError::new(status, code, &*reply.problem))
 }

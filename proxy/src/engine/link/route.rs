@@ -13,8 +13,8 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     ConnectionFlowControl, ConnectionMoved, DownMark, ErrorCompletion, Exclusions, Filtered, FlowOperation,
-    FlowSubject, GroupChange, MessageClass, Payloads, Position, RawKind, Recorded, RefreshAuth, RefreshConnection,
-    ServiceMessage, Stamped, TraceReport, UserGroupChange,
+    FlowSubject, GroupChange, MessageClass, Payloads, Position, RawKind, RecordEnd, Recorded, RefreshAuth,
+    RefreshConnection, ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::engine::shard::{
@@ -131,27 +131,26 @@ impl RoutedBatch {
             false => None,
         };
         for command in self.commands.iter_mut().flatten() {
-            match command {
-                ShardCommand::Send { hub, message, .. } if message.is_large() => {
-                    let Some(hub) = shared.hubs.at(*hub) else { continue };
-                    for protocol in [HubProtocol::Json, HubProtocol::MessagePack, HubProtocol::BlazorPack] {
-                        let content = Content::Hub(protocol);
-                        if let Some(frame) = message.get(content).filter(|_| message.twin(content).is_none())
-                            && hub.has_compressed(protocol)
-                            && let Some(payload) = frame.get(frame.len() - payload_bytes(frame)..)
-                            && let Some(packed) = deflate(payload).await
-                            && let Some(twin) = deflated_frame(frame, &packed)
-                        {
-                            message.set_twin(content, twin);
-                        }
+            if let Some((hub, message)) = command.large_send() {
+                let Some(hub) = shared.hubs.at(hub) else { continue };
+                for protocol in [HubProtocol::Json, HubProtocol::MessagePack, HubProtocol::BlazorPack] {
+                    let content = Content::Hub(protocol);
+                    if let Some(frame) = message.get(content).filter(|_| message.twin(content).is_none())
+                        && hub.has_compressed(protocol)
+                        && let Some(payload) = frame.get(frame.len() - payload_bytes(frame)..)
+                        && let Some(packed) = deflate(payload).await
+                        && let Some(twin) = deflated_frame(frame, &packed)
+                    {
+                        message.set_twin(content, twin);
                     }
                 }
-                ShardCommand::One {
-                    connection_id, command: ConnectionCommand::Data { payload, packed, .. }, ..
-                } if shared.routes.find(connection_id).is_some_and(|location| location.is_compressed) => {
-                    *packed = deflate(payload).await.map(Box::new);
-                }
-                _ => {}
+                continue;
+            }
+            if let ShardCommand::One { connection_id, command, .. } = command
+                && let ConnectionCommand::Data { payload, packed, .. } = command
+                && shared.routes.find(connection_id).is_some_and(|location| location.is_compressed)
+            {
+                *packed = deflate(payload).await.map(Box::new);
             }
         }
     }
@@ -227,7 +226,10 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
         }
         ServiceMessage::Stamped(stamped) => return route_stamped(source, &stamped, batch),
         ServiceMessage::Filtered(filtered) => return route_filtered(source, &filtered, batch, route),
-        ServiceMessage::Recorded(recorded) => route_recorded(source, recorded, batch)?,
+        ServiceMessage::Recorded(recorded) => {
+            let event = read_recorded(source, &recorded)?;
+            give_recorded(source, recorded, event, batch);
+        }
         ServiceMessage::CloseConnection(close) => close_one(source, close, batch),
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
         ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }) => {
@@ -252,13 +254,18 @@ pub(crate) fn route_counted(
     if let ServiceMessage::Filtered(filtered) = &message {
         return route_filtered(source, filtered, batch, route_counted);
     }
-    let counted = match &message {
-        ServiceMessage::Recorded(recorded) => read_recorded(recorded)?,
-        message => Some(message.clone()).filter(|it| matches!(it.class(), MessageClass::Data | MessageClass::Send)),
-    };
-    if let Some(to) = counted.and_then(|message| receivers_of(source, &message)) {
-        let tally = MemberTally::new(source.reply_to.clone(), 0);
-        batch.for_all(ShardCommand::CountReceivers { hub: source.hub, to, tally });
+    if let ServiceMessage::Recorded(recorded) = message {
+        let event = read_recorded(source, &recorded)?;
+        if let RecordEvent::Message(send) = &event {
+            count_receivers(source, send.to.clone(), batch);
+        }
+        give_recorded(source, recorded, event, batch);
+        return Ok(());
+    }
+    if matches!(message.class(), MessageClass::Data | MessageClass::Send)
+        && let Some(to) = receivers_of(source, &message)
+    {
+        count_receivers(source, to, batch);
     }
     route(source, message, batch)
 }
@@ -277,34 +284,35 @@ fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedB
     }
 }
 
-/// Send within a record's message; `None` for its end. Fails if it is none.
-fn read_recorded(recorded: &Recorded) -> Result<Option<ServiceMessage>, String> {
-    if recorded.end.is_some() {
-        return Ok(None);
-    }
-    match ServiceMessage::decode(&recorded.body) {
-        Ok(Some(send)) if send.class() == MessageClass::Send => Ok(Some(send)),
-        Ok(_) => Err("a record contains a message that is no send".into()),
-        Err(error) => Err(error.to_string()),
-    }
+fn count_receivers(source: FrameSource<'_>, to: Receivers, batch: &mut RoutedBatch) {
+    let tally = MemberTally::new(source.reply_to.clone(), 0);
+    batch.for_all(ShardCommand::CountReceivers { hub: source.hub, to, tally });
 }
 
-fn route_recorded(source: FrameSource<'_>, recorded: Recorded, batch: &mut RoutedBatch) -> Result<(), String> {
-    let event = match (read_recorded(&recorded)?, recorded.end.as_deref()) {
-        (Some(send), _) => {
-            let (Some(to), Some(payloads)) = (receivers_of(source, &send), send.payloads()) else { return Ok(()) };
-            let kind = if recorded.set.is_user { SendKind::Users } else { SendKind::Groups };
-            source.counters.sends.of(kind).add_alone(1);
-            let message = Framed::new(payloads);
-            RecordEvent::Message(Box::new(RecordedSend { to, message, payloads: payloads.clone() }))
-        }
-        (None, Some("deleted")) => RecordEvent::Deleted,
-        (None, _) => RecordEvent::Finished,
-    };
+/// Reads the event of a record. Fails if a message of the record is not a send.
+fn read_recorded(source: FrameSource<'_>, recorded: &Recorded) -> Result<RecordEvent, String> {
+    match recorded.end {
+        Some(RecordEnd::Finished) => return Ok(RecordEvent::Finished),
+        Some(RecordEnd::Deleted) => return Ok(RecordEvent::Deleted),
+        None => {}
+    }
+    let send = ServiceMessage::decode(&recorded.body).map_err(|error| error.to_string())?;
+    let send = send.filter(|send| send.class() == MessageClass::Send);
+    let read = send.as_ref().and_then(|send| Some((receivers_of(source, send)?, send.payloads()?.clone())));
+    let (to, payloads) = read.ok_or("a record contains a message that is not a send")?;
+    Ok(RecordEvent::Message(Box::new(RecordedSend { to, message: Framed::new(&payloads), payloads })))
+}
+
+/// Gives the event of a record to all shards.
+fn give_recorded(source: FrameSource<'_>, recorded: Recorded, event: RecordEvent, batch: &mut RoutedBatch) {
+    if let RecordEvent::Message(send) = &event {
+        let kind = if recorded.set.is_user { SendKind::Users } else { SendKind::Groups };
+        source.counters.sends.of(kind).add_alone(1);
+        batch.has_large |= send.message.is_large();
+    }
     let position = Position { epoch: recorded.epoch, number: recorded.number };
     let command = RecordedCommand { hub: source.hub, set: recorded.set, position, event, origin: source.origin };
     batch.for_all(ShardCommand::Recorded(Arc::new(command)));
-    Ok(())
 }
 
 fn route_filtered(

@@ -108,6 +108,19 @@ impl ShardCommand {
         }
     }
 
+    /// Hub and message of a large send to many clients.
+    pub(crate) fn large_send(&self) -> Option<(HubIndex, &Framed)> {
+        let send = match self {
+            Self::Send { hub, message, .. } => Some((*hub, message)),
+            Self::Recorded(recorded) => match &recorded.event {
+                RecordEvent::Message(send) => Some((recorded.hub, &send.message)),
+                RecordEvent::Finished | RecordEvent::Deleted => None,
+            },
+            _ => None,
+        };
+        send.filter(|(_, message)| message.is_large())
+    }
+
     /// Message and origin of a send to exactly these receivers, if they are a single set: two such sends have the same
     /// recipients and can be joined.
     #[must_use]

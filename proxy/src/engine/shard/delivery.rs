@@ -152,7 +152,7 @@ impl Delivery {
         self.send_beside(connections, hub, (to, &[]), run, mode);
     }
 
-    /// Sends to clients, except for those in these slots.
+    /// Sends to clients, except for the clients in `others`.
     pub(super) fn send_beside(
         &mut self,
         connections: &mut Connections,

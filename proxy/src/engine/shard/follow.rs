@@ -1,4 +1,4 @@
-//! Follows of clients: the calls, and what a change of a record or of a client means for them.
+//! Follows of clients: their calls, and the effects of a changed record or client.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use trunkline_protocol::hub::{
     whole_messages,
 };
 use trunkline_protocol::service::{
-    Payloads, Position, RecordPage, RecordReply, RecordRequest, RecordStart, RecordedMessage, RecordedSet,
+    Payloads, Position, RecordAct, RecordPage, RecordReply, RecordRequest, RecordStart, RecordedMessage, RecordedSet,
     ServiceMessage,
 };
 
@@ -56,7 +56,7 @@ struct ItemFrames<'a> {
     position: String,
     payloads: &'a Payloads,
     items: HashMap<HubProtocol, Result<Payload, PayloadError>>,
-    /// Frames by invocation id. Clients use counters, so many have the same.
+    /// Frames by invocation id. Clients use counters, so their ids are often equal.
     frames: HashMap<(HubProtocol, ByteString), Bytes>,
 }
 
@@ -180,7 +180,7 @@ impl ShardCore {
         self.connections.live(slot).is_some_and(|client| self.connections.sets().has(client, hub, name))
     }
 
-    /// Ends a follow that the client cancels. Returns `false` if the call is none.
+    /// Ends a follow that the client cancels. Returns `false` for other calls.
     pub(super) fn cancel_follow(&mut self, slot: Slot, invocation_id: &str) -> bool {
         let Some(id) = self.connections.live(slot).map(|client| client.id.clone()) else { return false };
         let mut follows =
@@ -228,14 +228,14 @@ impl ShardCore {
         set.reading = Some(start);
         let request = RecordRequest {
             set: key.1.clone(),
-            act: "read".into(),
+            act: RecordAct::Read,
             start: start.to_string().into(),
             ..RecordRequest::default()
         };
         let (name, key, interest) = (hub.key().to_owned(), key.clone(), shared.interest.clone());
         tokio::spawn(async move {
             if let Some(interest) = interest {
-                // Other nodes must send what is recorded from now on before the record is read.
+                // Other nodes must send new messages of the record here before the record is read.
                 let (confirmed, wait) = oneshot::channel();
                 interest.when_confirmed(
                     key.0,
@@ -374,7 +374,7 @@ impl ShardCore {
         }
     }
 
-    /// Ends follows without membership, and begins those that waited for it.
+    /// Ends follows after the client has left the group, and begins waiting follows after it has joined.
     pub(super) fn follow_groups(&mut self, slot: Slot) {
         let Some(client) = self.connections.live(slot) else { return };
         let of_client: Vec<_> = self.followers.of_connection(slot, &client.id).map(|(key, _)| key.clone()).collect();

@@ -56,7 +56,7 @@ impl Follower {
         if self.stage != FollowStage::Live || (epoch == position.epoch && position.number <= number) {
             return false;
         }
-        // The first message of a record whose followers came before.
+        // The first message of a record, for followers from before its begin.
         let is_next = position.number == number + 1 && epoch == position.epoch || epoch == 0 && position.number == 1;
         match is_next {
             true => self.start = RecordStart::after(position),
@@ -143,7 +143,7 @@ impl Followers {
         self.sets.get_mut(key)
     }
 
-    /// Keys of all followed records, after removing ended follows from those of their clients.
+    /// Keys of all followed records. Also removes ended follows from the lists of their clients.
     pub(super) fn tick(&mut self) -> Vec<FollowKey> {
         let Self { sets, by_slot } = self;
         by_slot.retain(|slot, keys| {
@@ -167,7 +167,7 @@ impl Followers {
         is_followed
     }
 
-    /// Adds a follower. Returns whether it is the first one of its set.
+    /// Adds a follower. Returns whether its set had no follower before.
     pub(super) fn add(&mut self, key: FollowKey, follower: Follower) -> bool {
         let keys = self.by_slot.entry(follower.slot).or_default();
         if !keys.contains(&key) {

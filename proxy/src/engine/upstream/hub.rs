@@ -86,13 +86,13 @@ impl Hub {
         self.rules.load_full()
     }
 
-    /// How much is kept of what is sent to a group or a user; `None` if nothing is. App servers that send to all nodes
+    /// How many messages to a group or a user are kept; `None` without a record. App servers that send to all nodes
     /// send past the records.
     pub(crate) fn history_of(&self, set: &RecordedSet) -> Option<HistoryTerms> {
         if self.capabilities().sends_to_all_nodes { None } else { self.rules()?.history_of(set) }
     }
 
-    /// Whether anything that is sent to groups or users is recorded.
+    /// Whether messages to any group or user are recorded.
     pub(crate) fn has_history(&self) -> bool {
         !self.capabilities().sends_to_all_nodes && self.rules.load().as_ref().is_some_and(|rules| rules.has_history())
     }

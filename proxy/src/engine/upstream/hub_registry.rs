@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tracing::{debug, info};
 use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::RecordedSet;
 
 use super::app_server::{AppServer, AppServerRegister, AppTarget};
 use super::hub::{Hub, prefer};
@@ -16,7 +17,7 @@ use super::{LinkHandle, Pool, ServerGroup, ServerGroups};
 use crate::ground::auth::Signer;
 use crate::ground::limits::{SignerShare, TableFull};
 use crate::ground::metrics::RuleCounters;
-use crate::ground::routing::Ruleset;
+use crate::ground::routing::{HistoryTerms, Ruleset};
 
 /// Maximum number of hubs that app servers and clients may register by dial-in.
 pub(crate) const DIAL_IN_HUBS_MAX: usize = 1000;
@@ -117,6 +118,18 @@ impl HubRegistry {
     /// Finds a present hub by its key.
     pub(crate) fn keyed(&self, key: &str) -> Option<Arc<Hub>> {
         self.known(key).filter(|hub| !hub.is_removed())
+    }
+
+    /// How a hub with this key records a group or a user; `None` without a record. A hub of an app server that sends to
+    /// all nodes records nothing, also if this node does not have the hub.
+    pub(crate) fn history_of(&self, key: &str, set: &RecordedSet) -> Option<HistoryTerms> {
+        match self.keyed(key) {
+            Some(hub) => hub.history_of(set),
+            None => {
+                let name = Some(HubOrigin::name_in(key)).filter(|name| *name != key)?;
+                self.rules().of_hub(&format!("/{name}"))?.history_of(set)
+            }
+        }
     }
 
     /// Finds a hub by its key, including removed hubs.

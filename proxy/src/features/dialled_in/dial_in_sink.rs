@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use trunkline_link::{FrameSink, ManySend};
 use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, FrameHead, GroupBroadcastData, MessageClass, MultiGroupBroadcastData,
-    MultiUserData, Ping, RecordReply, RecordRequest, RecordedSet, ServiceMessage, UserData,
+    MultiUserData, Ping, RecordAct, RecordReply, RecordRequest, RecordedSet, ServiceMessage, UserData,
 };
 
 use super::dial_in_ping::{self, Leaving, NodeLoad, PingAction};
@@ -171,7 +171,7 @@ impl<'a> DialInSink<'a> {
         }
         for set in sets {
             let send = to_one_set(&message, &set).to_body();
-            let request = RecordRequest { set, act: "append".into(), body: send, ..RecordRequest::default() };
+            let request = RecordRequest { set, act: RecordAct::Append, body: send, ..RecordRequest::default() };
             self.appends.push(recorder.request_record(hub.key(), request, RequestOrigin::Here));
         }
         let names: Vec<_> = rest.into_iter().map(|set| set.name).collect();
@@ -333,7 +333,7 @@ impl<'a> DialInSink<'a> {
     }
 }
 
-/// Send to one of the groups or users of a send.
+/// Send to a single group or user, from a send to several.
 fn to_one_set(message: &ServiceMessage, set: &RecordedSet) -> ServiceMessage {
     let name = set.name.clone();
     match message {

@@ -8,7 +8,7 @@ settings! {
     /// Settings of the records of this node.
     #[derive(Debug, Clone)]
     pub struct HistorySettings {
-        /// Stream method by which clients follow a group, in hubs with a history rule.
+        /// Stream method for clients that follow a group, in hubs with a history rule.
         pub method: Cow<'static, str> = Cow::Borrowed(DEFAULT_FOLLOW_METHOD),
 
         /// Maximum memory for recorded messages of groups and users. Beyond it the app with the most bytes loses its
@@ -18,7 +18,7 @@ settings! {
     }
 }
 
-/// Default name of the method by which clients follow.
+/// Default name of the stream method for followers.
 pub const DEFAULT_FOLLOW_METHOD: &str = "Follow";
 
 impl HistorySettings {

@@ -135,7 +135,7 @@ impl HubRules {
         !self.histories.is_empty()
     }
 
-    /// How much is kept of what is sent to a group or a user; `None` if nothing is. The first rule counts.
+    /// How many messages to a group or a user are kept; `None` without a record. The first rule counts.
     pub(crate) fn history_of(&self, set: &RecordedSet) -> Option<HistoryTerms> {
         let records =
             |rule: &&HistoryRule| rule.of_users == set.is_user && rule.names.iter().any(|name| name.matches(&set.name));

@@ -1,4 +1,4 @@
-//! Seam to the records of groups and users: what was sent to them, in order.
+//! Seam to the records of groups and users, with the messages to each in order.
 
 use std::fmt;
 use std::pin::Pin;
