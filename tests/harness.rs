@@ -21,6 +21,7 @@
 //! | [`tls`] | certificates, manual TLS connections, and a TLS endpoint in front of an app server |
 //! | [`issuer`] | issuer of access tokens: keys, and a server that publishes them |
 //! | [`relay`] | TCP relay that cuts, holds and releases connections |
+//! | [`nats`] | NATS servers with JetStream |
 //! | [`prometheus`] | Debian's Prometheus, which scrapes a fleet |
 //! | [`raw`] | a client that sends exactly the given bytes |
 //! | [`http_transport`] | a client of Server-Sent Events or long polling, without a library |
@@ -49,6 +50,7 @@ pub mod issuer;
 pub mod local;
 pub mod message;
 pub mod metrics;
+pub mod nats;
 pub mod process;
 pub mod prometheus;
 pub mod raw;

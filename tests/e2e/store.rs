@@ -9,56 +9,13 @@ use tokio::process::Command;
 use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{ask, exchange, get};
-use trunkline_tests::harness::process::Process;
+use trunkline_tests::harness::nats::Nats;
 use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
-use trunkline_tests::harness::tools::{python, run};
+use trunkline_tests::harness::tools::run;
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
-
-/// A NATS server with its files.
-struct Nats {
-    address: String,
-    routes: Vec<String>,
-    process: Process,
-}
-
-impl Nats {
-    async fn start(fixture: &Fixture, address: &str, name: &str, routes: &[String], more: &str) -> Result<Self> {
-        let (files, route) = (fixture.folder().join(name), routes.iter().find(|route| route.starts_with(name)));
-        let own = |text: &String| text.split_once('=').map(|(_, address)| address.to_owned());
-        let cluster = match route.and_then(own) {
-            Some(own_route) => {
-                let others = routes.iter().filter_map(own).map(|address| format!("\"nats://{address}\""));
-                let others: Vec<_> = others.collect();
-                format!("cluster {{ name: t, listen: \"{own_route}\", routes: [{}] }}", others.join(", "))
-            }
-            None => String::new(),
-        };
-        let config = format!(
-            "listen: \"{address}\"\nserver_name: {name}\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n\
-             {cluster}\n{more}\n",
-            files.display()
-        );
-        let file = fixture.folder().join(format!("{name}.conf"));
-        std::fs::write(&file, config)?;
-        let mut command: Command = python("nats-server")?;
-        command.arg("-c").arg(&file);
-        let process = Process::start(fixture, name, command)?;
-        Ok(Self { address: address.into(), routes: routes.into(), process })
-    }
-
-    async fn alone(fixture: &Fixture) -> Result<Self> {
-        Self::start(fixture, &free_address()?, "nats", &[], "").await
-    }
-
-    /// Starts the server again at its address, with its files.
-    async fn start_again(&mut self, fixture: &Fixture, name: &str) -> Result<()> {
-        *self = Self::start(fixture, &self.address, name, &self.routes.clone(), "").await?;
-        Ok(())
-    }
-}
 
 /// Two nodes of a fleet with a store.
 struct StoreScene<'a> {
@@ -149,7 +106,7 @@ const IS_IN: &str = "/users/ann/groups/red";
 fn what_was_revoked_and_joined_outlives_all_nodes() {
     run_test(async |fixture| {
         let nats = Nats::alone(fixture).await?;
-        let mut scene = StoreScene::open(fixture, &format!("nats://{}", nats.address)).await?;
+        let mut scene = StoreScene::open(fixture, &format!("nats://{}", nats.address())).await?;
         let (ann, ben) = (token::of_user(ACCESS_KEY, "ann")?, token::of_user(ACCESS_KEY, "ben")?);
         assert_eq!(scene.negotiate(&ben).await?, [200, 200]);
         assert_eq!(scene.revoke(0, "ben").await?["stored"], true);
@@ -188,7 +145,7 @@ fn what_was_revoked_and_joined_outlives_all_nodes() {
 fn while_the_store_is_away_revocations_take_effect_and_are_written_later() {
     run_test(async |fixture| {
         let mut nats = Nats::alone(fixture).await?;
-        let mut scene = StoreScene::open(fixture, &format!("nats://{}", nats.address)).await?;
+        let mut scene = StoreScene::open(fixture, &format!("nats://{}", nats.address())).await?;
         assert_eq!(scene.back_end(0)?.status(Method::PUT, JOIN).await?, 200);
         nats.process.kill().await?;
         let ben = token::of_user(ACCESS_KEY, "ben")?;
@@ -208,12 +165,12 @@ fn while_the_store_is_away_revocations_take_effect_and_are_written_later() {
                 let ready = get(node.admin(), "/readyz").await?;
                 assert_eq!(ready.status, 200, "a running node stays ready");
                 Ok(ready.body.contains("store-unreachable: store").then(|| {
-                    assert!(ready.body.contains(&nats.address), "{}", ready.body);
+                    assert!(ready.body.contains(nats.address()), "{}", ready.body);
                 }))
             })
             .await?;
         }
-        nats.start_again(fixture, "nats").await?;
+        nats.start_again(fixture).await?;
         scene.settles("trunkline_store_connected", 1.0).await?;
         scene.settles("trunkline_store_unwritten", 0.0).await?;
         scene.kill_all().await?;
@@ -253,17 +210,10 @@ fn a_node_without_its_store_says_why_and_serves_nobody() {
 #[test]
 fn every_acknowledged_write_survives_the_kill_of_each_server_in_turn() {
     run_test(async |fixture| {
-        let names = ["n1", "n2", "n3"];
-        let routes: Vec<String> =
-            names.iter().map(|name| Ok(format!("{name}={}", free_address()?))).collect::<Result<_>>()?;
-        let mut servers = Vec::new();
-        for name in names {
-            servers.push(Nats::start(fixture, &free_address()?, name, &routes, "").await?);
-        }
-        let urls: Vec<_> = servers.iter().map(|server| format!("nats://{}", server.address)).collect();
-        let mut scene = StoreScene::open(fixture, &urls.join(",")).await?;
+        let mut servers = Nats::cluster(fixture).await?;
+        let mut scene = StoreScene::open(fixture, &Nats::urls(&servers)).await?;
         let mut acknowledged = Vec::new();
-        for (round, (name, server)) in names.iter().zip(&mut servers).enumerate() {
+        for (round, server) in servers.iter_mut().enumerate() {
             server.process.kill().await?;
             let end = tokio::time::Instant::now() + Duration::from_secs(4);
             let mut number = 0;
@@ -276,7 +226,7 @@ fn every_acknowledged_write_survives_the_kill_of_each_server_in_turn() {
                 scene.revoke(number % 2, &user).await?;
                 number += 1;
             }
-            server.start_again(fixture, name).await?;
+            server.start_again(fixture).await?;
             scene.settles("trunkline_store_unwritten", 0.0).await?;
         }
         assert!(!acknowledged.is_empty());
