@@ -1,4 +1,5 @@
-// Follows a group by the helper of the book, and loses its connection twice. Prints each shown number in a line.
+// Follows a group by the helper of the book, comes back to a node that was away, and loses its connection twice. Prints
+// each shown number in a line.
 
 import * as signalR from "@microsoft/signalr";
 import { follow } from "../../../docs/book/src/examples/follow.mjs";
@@ -8,7 +9,7 @@ const kept = new Map();
 globalThis.sessionStorage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) };
 const connection = new signalR.HubConnectionBuilder()
   .withUrl(url, { accessTokenFactory: () => token, transport: signalR.HttpTransportType.WebSockets })
-  .withAutomaticReconnect([0, 100, 500])
+  .withAutomaticReconnect({ nextRetryDelayInMilliseconds: () => 200 })
   .configureLogging(signalR.LogLevel.None)
   .build();
 await connection.start();

@@ -10,7 +10,10 @@ export function follow(connection, group, show, reset) {
         show(item.target, item.arguments);
       },
       complete: () => console.log(`${group} is finished`),
-      error: (error) => console.warn(`${group}: ${error.message}`),
+      error(error) {
+        console.warn(`${group}: ${error.message}`);
+        if (error.message.includes("try again")) setTimeout(begin, 1000);
+      },
     });
   };
   connection.onreconnected(begin);
