@@ -75,6 +75,7 @@ mod secret_files;
 mod slow_clients;
 mod slow_uplinks;
 mod stateful_reconnect;
+mod stored_records;
 mod take_overs;
 mod timelines;
 mod trace_sampling;

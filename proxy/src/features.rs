@@ -7,10 +7,10 @@
 //! | `inspection` | reading of clients and sets of shards, in short steps |
 //! | `admission` | verification of tokens, their keys, revocations |
 //! | `user_group` | time-limited memberships of users in groups, for later connections too |
+//! | `message_log` | records of the messages to groups and users |
 //! | `store` | revocations and memberships in an engine that outlives the nodes |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
-//! | `message_log` | records of the messages to groups and users |
 //! | `mirror` | copies of client connections for other app servers |
 //! | `watch` | live copies of client messages for the observer: taps, traces |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |

@@ -39,6 +39,7 @@ mod peer_request;
 mod question;
 mod record_hand_over;
 mod record_lane;
+mod record_round;
 mod take_over;
 
 pub(crate) use address_book::{AddressProblem, AddressProblemKind};

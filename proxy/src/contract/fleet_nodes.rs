@@ -28,6 +28,7 @@ use super::fixture::{Fixture, NodeSettings, paused, settings};
 use super::scene::LinkedApp;
 use crate::edge::admin;
 use crate::edge::observer::Observer;
+use crate::features::store::{self, MemoryEngine, Store};
 use crate::fleet::{
     self, ChannelLock, ChannelRefused, DropCause, Fleet, FleetDelivery, FleetEntry, FromNode, InvocationOutcome,
     MemberState, NoAnswer, OwnNames, PeerRequest, open_channel,
@@ -80,7 +81,7 @@ impl FleetNode {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let fleet = FleetSettings { peers: vec!["http://nodes:8090".parse().unwrap()] };
         let settings = Settings { fleet, ..peers(&[]) };
-        Self::start_by(Resolver::knowing(addresses), network, number, settings, |api| api).await
+        Self::start_by((Resolver::knowing(addresses), None), network, number, settings, |api| api).await
     }
 
     /// Starts a node with a custom API for other nodes.
@@ -90,11 +91,21 @@ impl FleetNode {
         settings: impl Into<NodeSettings>,
         layered: impl FnOnce(Router) -> Router,
     ) -> Self {
-        Self::start_by(Resolver::default(), network, number, settings, layered).await
+        Self::start_by((Resolver::default(), None), network, number, settings, layered).await
+    }
+
+    /// Starts a node with a store.
+    pub(super) async fn start_stored(
+        network: &MemoryNetwork,
+        number: u8,
+        settings: impl Into<NodeSettings>,
+        engine: &MemoryEngine,
+    ) -> Self {
+        Self::start_by((Resolver::default(), Some(engine)), network, number, settings, |api| api).await
     }
 
     async fn start_by(
-        resolver: Resolver,
+        (resolver, engine): (Resolver, Option<&MemoryEngine>),
         network: &MemoryNetwork,
         number: u8,
         settings: impl Into<NodeSettings>,
@@ -103,7 +114,13 @@ impl FleetNode {
         let name = format!("n{number}");
         let (settings, access) = settings.into();
         let settings = (Settings { node: name.clone(), ..settings }, access);
-        let fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
+        let mut fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
+        if let Some(engine) = engine {
+            let (keys, stores) = (&fixture.shared.settings.keys, &fixture.stores);
+            let store = Store::in_memory(engine, keys, (&stores.admission, &stores.user_groups));
+            tokio::spawn(store::keep(Some(store.clone()), fixture.shared.clone()));
+            fixture.stores.store = Some(store);
+        }
         let fleet = Fleet::new(fixture.shared.clone(), fixture.stores.clone(), ([10, 0, 0, number], 8090).into());
         let api = admin::api_for_nodes(fixture.observer_in(fleet.clone()), fixture.webhooks.clone())
             .route("/name", get(async || name));

@@ -19,7 +19,8 @@ use crate::ground::clock::unix_seconds;
 use crate::ground::config::Settings;
 use crate::ground::net::connector::MemoryNetwork;
 
-const RULES: &str = "[[history]]\nhub = 'bench'\ngroups = 'room-*'\nmessages = 5\n[[history]]\nhub = '*'\nusers = '*'";
+pub(super) const RULES: &str =
+    "[[history]]\nhub = 'bench'\ngroups = 'room-*'\nmessages = 5\n[[history]]\nhub = '*'\nusers = '*'";
 
 /// Node with an app server and a back end, and a client in a recorded group.
 struct Room {
@@ -51,21 +52,21 @@ impl Room {
     }
 }
 
-fn back_end(node: &FleetNode) -> BackEnd {
+pub(super) fn back_end(node: &FleetNode) -> BackEnd {
     BackEnd::of(&node.fixture, node.fleet.clone())
 }
 
-async fn send(back_end: &BackEnd, to: &str, text: &str) -> Answer {
+pub(super) async fn send(back_end: &BackEnd, to: &str, text: &str) -> Answer {
     let body = json!({ "target": "Say", "arguments": [text] }).to_string();
     back_end.ask("POST", &format!("/api/hubs/bench/{to}/:send"), &body).await
 }
 
-async fn join(link: &mut DialInLink, client: &mut Client, group: &str) {
+pub(super) async fn join(link: &mut DialInLink, client: &mut Client, group: &str) {
     link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, group, 7)));
     assert_eq!(link.ack().await.status, AckStatus::Ok);
 }
 
-async fn follow(client: &mut Client, id: &str, terms: Value) {
+pub(super) async fn follow(client: &mut Client, id: &str, terms: Value) {
     let call = json!({ "type": 4, "invocationId": id, "target": "follow", "arguments": [terms] });
     client.send(&format!("{call}\u{1e}")).await;
 }
@@ -92,7 +93,7 @@ async fn item(client: &mut Client) -> (String, String) {
     (item["position"].as_str().unwrap().into(), text.as_str().unwrap().into())
 }
 
-async fn texts(client: &mut Client, count: usize) -> Vec<String> {
+pub(super) async fn texts(client: &mut Client, count: usize) -> Vec<String> {
     let mut texts = Vec::new();
     while texts.len() < count {
         texts.push(item(client).await.1);
@@ -100,7 +101,7 @@ async fn texts(client: &mut Client, count: usize) -> Vec<String> {
     texts
 }
 
-async fn reset(client: &mut Client) -> (String, Value) {
+pub(super) async fn reset(client: &mut Client) -> (String, Value) {
     let item = next(client).await["item"].take();
     (item["reset"].as_str().unwrap().to_owned(), item["oldest"].clone())
 }
@@ -112,7 +113,7 @@ async fn end(client: &mut Client) -> Option<String> {
     message["error"].as_str().map(str::to_owned)
 }
 
-fn said(text: &str) -> String {
+pub(super) fn said(text: &str) -> String {
     format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}")
 }
 
@@ -323,16 +324,20 @@ async fn a_client_that_reads_slowly_misses_and_doubles_nothing() {
 }
 
 /// Three nodes with an app server and a follower at each.
-struct Rooms {
-    network: MemoryNetwork,
-    nodes: Vec<FleetNode>,
-    links: Vec<DialInLink>,
-    clients: Vec<Client>,
+pub(super) struct Rooms {
+    pub(super) network: MemoryNetwork,
+    pub(super) nodes: Vec<FleetNode>,
+    pub(super) links: Vec<DialInLink>,
+    pub(super) clients: Vec<Client>,
 }
 
 impl Rooms {
     async fn open() -> Self {
         let (network, nodes) = dial_in_nodes(3).await;
+        Self::of(network, nodes).await
+    }
+
+    pub(super) async fn of(network: MemoryNetwork, nodes: Vec<FleetNode>) -> Self {
         let (mut links, mut clients) = (Vec::new(), Vec::new());
         for node in &nodes {
             node.fixture.apply(RULES);
@@ -344,12 +349,24 @@ impl Rooms {
         Self { network, nodes, links, clients }
     }
 
-    async fn follow(&mut self, group: &str) {
+    pub(super) async fn follow(&mut self, group: &str) {
         for (link, client) in self.links.iter_mut().zip(&mut self.clients) {
             join(link, client, group).await;
             follow(client, "s", json!({ "group": group, "after": "0" })).await;
         }
         settle().await;
+    }
+
+    /// Kills the node that has the records.
+    pub(super) async fn lose_recorder(&mut self) {
+        let recorder = self.nodes.iter().position(|node| node.fleet.records().size().1 > 0).unwrap();
+        let lost = self.nodes.remove(recorder);
+        drop((self.links.remove(recorder), self.clients.remove(recorder)));
+        lost.kill(&self.network);
+        until(Duration::from_secs(60), "the lost node is gone", || {
+            self.nodes.iter().all(|node| node.fleet.members().all().len() == self.nodes.len() - 1)
+        })
+        .await;
     }
 }
 
@@ -450,14 +467,7 @@ async fn followers_of_a_lost_recorder_get_a_reset_and_go_on() {
     for client in &mut rooms.clients {
         assert_eq!(texts(client, 1).await, ["a"]);
     }
-    let recorder = rooms.nodes.iter().position(|node| node.fleet.records().size().1 > 0).unwrap();
-    let lost = rooms.nodes.remove(recorder);
-    drop((rooms.links.remove(recorder), rooms.clients.remove(recorder)));
-    lost.kill(&rooms.network);
-    until(Duration::from_secs(60), "the lost node is gone", || {
-        rooms.nodes.iter().all(|node| node.fleet.members().all().len() == 1)
-    })
-    .await;
+    rooms.lose_recorder().await;
     let sent = send(&back_end(&rooms.nodes[0]), "groups/room-1", "b").await;
     assert_eq!(sent.status, 202, "{sent:?}");
     for client in &mut rooms.clients {

@@ -9,9 +9,9 @@
 //! with the most bytes loses the oldest of its messages.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::id::random_bytes;
@@ -34,7 +34,7 @@ const RECORD_OVERHEAD_BYTES: usize = 512;
 const ORDER_SPARE: usize = 1024;
 
 /// Time for which the id of a send is kept at least.
-const ID_KEPT_MS: u64 = 120_000;
+pub(crate) const ID_KEPT_MS: u64 = 120_000;
 
 /// Time for which the position of a record without messages is kept, for its followers.
 const EMPTY_KEPT_MS: u64 = 24 * 3600 * 1000;
@@ -60,8 +60,8 @@ pub(crate) enum RecordRefused {
     Missing,
     #[error("another message was sent with this id")]
     OtherMessage,
-    #[error("the message has {bytes} bytes, but the records of this node have at most {max}: see --history-max-bytes")]
-    TooLarge { bytes: usize, max: usize },
+    #[error("the message has {bytes} bytes, but a recorded one may have {max}: see {limit}")]
+    TooLarge { bytes: usize, max: usize, limit: &'static str },
     /// The record is moving to another node.
     #[error("the record is being moved to {0}: try again")]
     Moving(String),
@@ -161,9 +161,9 @@ impl MessageLog {
     ) -> Result<Appended, RecordRefused> {
         let bytes = body.len() + MESSAGE_OVERHEAD_BYTES + RECORD_OVERHEAD_BYTES;
         if bytes > self.max_bytes {
-            return Err(RecordRefused::TooLarge { bytes, max: self.max_bytes });
+            return Err(RecordRefused::TooLarge { bytes, max: self.max_bytes, limit: "--history-max-bytes" });
         }
-        let hash = hash_of(&body);
+        let hash = id.map_or(0, |_| hash_of(&body));
         if !self.contains(key) && self.given.get(key).is_some_and(|at_ms| at_ms + GIVEN_KEPT_MS > now_ms) {
             return Err(RecordRefused::Moving("another node".into()));
         }
@@ -228,6 +228,12 @@ impl MessageLog {
         Ok(Position { epoch: record.epoch, number: record.newest })
     }
 
+    /// Number of a record's oldest message. `None` without messages.
+    pub(crate) fn oldest(&self, key: &RecordKey) -> Option<u64> {
+        let record = self.records.get(key).filter(|record| !record.messages.is_empty());
+        record.map(MessageRecord::oldest)
+    }
+
     pub(crate) fn contains(&self, key: &RecordKey) -> bool {
         self.records.contains_key(key)
     }
@@ -253,8 +259,9 @@ impl MessageLog {
         freed.iter().for_each(|(app, bytes)| self.account(app, 0, *bytes));
     }
 
-    /// Part of a record for another node, from behind a message; 0 for the first part. `None` if there is no record.
-    pub(crate) fn export(&mut self, key: &RecordKey, after: u64, now_ms: u64) -> Option<RecordPage> {
+    /// Part of a record from behind a message; 0 for the first part. The last part has the ids behind a number. `None`
+    /// if there is no record.
+    pub(crate) fn export(&mut self, key: &RecordKey, (after, known): (u64, u64), now_ms: u64) -> Option<RecordPage> {
         let record = self.records.get(key)?;
         let start = if after == 0 { RecordStart::Oldest } else { RecordStart::After(record.epoch, after) };
         let mut page = self.read(key, start, now_ms);
@@ -264,7 +271,7 @@ impl MessageLog {
                 let SentId { hash, number, at_ms } = *record.ids.get(id)?;
                 Some(RecordedId { id: id.clone(), hash, number, at_ms })
             };
-            page.ids = record.id_order.iter().filter_map(id).collect();
+            page.ids = record.id_order.iter().filter_map(id).filter(|id| id.number > known).collect();
         }
         Some(page)
     }
@@ -292,15 +299,15 @@ impl MessageLog {
         let mut record = known.filter(|it| (it.epoch, it.newest) == (page.epoch, page.after)).unwrap_or_else(begun);
         record.newest += page.messages.len() as u64;
         record.messages.extend(page.messages.into_iter().map(|message| (message.at_ms, message.body)));
+        for RecordedId { id, hash, number, at_ms } in page.ids {
+            record.id_order.push_back(id.clone());
+            record.ids.insert(id, SentId { hash, number, at_ms });
+        }
         if record.newest < page.newest {
             self.arriving.insert(key.clone(), (record, now_ms));
             return;
         }
         (record.is_finished, record.used_ms) = (page.is_finished, now_ms);
-        for RecordedId { id, hash, number, at_ms } in page.ids {
-            record.id_order.push_back(id.clone());
-            record.ids.insert(id, SentId { hash, number, at_ms });
-        }
         if self.records.get(key).is_some_and(|known| (known.epoch, known.newest) >= (record.epoch, record.newest)) {
             return;
         }
@@ -449,10 +456,10 @@ impl MessageRecord {
     }
 }
 
+/// Hash of a message, the same at each node and version.
 fn hash_of(body: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    hasher.finish()
+    let hash = digest(&SHA256, body);
+    hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -618,7 +625,7 @@ mod tests {
         old.finish(&key("g")).unwrap();
         let (whole, mut after, mut parts) = (old.read(&key("g"), RecordStart::Last(1), 0), 0, 0);
         while after < 9 {
-            let part = old.export(&key("g"), after, 0).unwrap();
+            let part = old.export(&key("g"), (after, 0), 0).unwrap();
             after += part.messages.len() as u64;
             parts += 1;
             new.import(&key("g"), (&Signer::Fleet, terms), part, 0);
@@ -637,10 +644,10 @@ mod tests {
         let (mut old, mut new) = (MessageLog::new(1 << 20), MessageLog::new(1 << 20));
         append(&mut old, "g", "a", 0);
         append(&mut new, "g", "b", 1_000);
-        let part = old.export(&key("g"), 0, 0).unwrap();
+        let part = old.export(&key("g"), (0, 0), 0).unwrap();
         new.import(&key("g"), (&Signer::Fleet, TERMS), part, 0);
         assert_eq!(read(&mut new, RecordStart::Oldest, 1_000), ("b".into(), None));
-        let part = new.export(&key("g"), 0, 1_000).unwrap();
+        let part = new.export(&key("g"), (0, 0), 1_000).unwrap();
         old.import(&key("g"), (&Signer::Fleet, TERMS), part, 1_000);
         assert_eq!(read(&mut old, RecordStart::Oldest, 1_000), ("b".into(), None));
         assert_eq!(old.bytes(), new.bytes());

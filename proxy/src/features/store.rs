@@ -1,4 +1,4 @@
-//! Store of what must outlive the last node: revocations of tokens, and memberships of users in groups.
+//! Store of what must outlive the last node: revocations of tokens, memberships of users in groups, and records.
 //!
 //! Soft state (who is connected where) lives in the fleet. Hard state lives in an engine that operators already run:
 //! this module writes no log, takes no lock and finds no consensus.
@@ -17,8 +17,13 @@ mod keeper;
 mod memory_engine;
 #[cfg(feature = "nats")]
 mod nats_engine;
+#[cfg(feature = "nats")]
+mod nats_log;
+#[cfg(feature = "nats")]
+mod nats_streams;
 mod seal;
 mod store_engine;
+mod stored_log;
 mod stored_record;
 
 use std::sync::Arc;
@@ -43,8 +48,11 @@ use store_engine::{ANSWER_TIMEOUT, Connection, Engine};
 use stored_record::{Record, StoreStep};
 
 pub(crate) use keeper::keep;
+#[cfg(test)]
+pub(crate) use memory_engine::MemoryEngine;
 #[cfg(feature = "nats")]
 pub use nats_engine::check_nats;
+pub(crate) use stored_log::{StoredParts, StoredRecord};
 
 /// Time for a write, with all attempts. Callers have an answer within 5 seconds.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -64,6 +72,13 @@ const WRITES_MAX: usize = 256;
 pub(crate) struct StoreAway {
     problem: String,
     since: Instant,
+}
+
+impl StoreAway {
+    /// Names the cause only, for a text with its own remedy.
+    pub(crate) fn cause(&self) -> String {
+        format!("the store is not reachable ({})", self.problem)
+    }
 }
 
 /// The store of a node.
@@ -103,6 +118,24 @@ impl Store {
     #[cfg(not(feature = "nats"))]
     pub(crate) fn of_node(_settings: &Settings, _state: (&Arc<Admission>, &Arc<UserGroups>)) -> Option<Arc<Self>> {
         None
+    }
+
+    /// Creates the store of a node with an engine in memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory(
+        engine: &MemoryEngine,
+        keys: &AccessKeys,
+        state: (&Arc<Admission>, &Arc<UserGroups>),
+    ) -> Arc<Self> {
+        let nats = NatsSettings {
+            servers: Vec::new(),
+            prefix: "test".into(),
+            replicas: None,
+            credentials: None,
+            ca: None,
+            is_optional_at_start: false,
+        };
+        Self::new(Box::new(engine.clone()), nats, keys, state)
     }
 
     fn new(

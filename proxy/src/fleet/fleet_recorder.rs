@@ -1,7 +1,7 @@
 //! Recorder of each group and user of the fleet: the node with the highest hash of both.
 //!
 //! ```text
-//!  send ─► its node ─► recorder? ─┬─ this node ─► lane of the hub: append ─► Recorded to all nodes concerned ─► reply
+//!  send ─► its node ─► recorder? ─┬─ this node ─► lane of the hub: a round of changes (`record_round`)
 //!                                 └─ another ───► RecordRequest ─► the same there; never passed on again
 //! ```
 //!
@@ -13,13 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use trunkline_protocol::service::{
-    Ack, Position, RecordAct, RecordEnd, RecordRefusal, RecordReply, RecordRequest, RecordStart, Recorded, RecordedSet,
-    ServiceMessage, presence_weight,
+    Ack, RecordAct, RecordRefusal, RecordReply, RecordRequest, RecordStart, RecordedSet, ServiceMessage,
+    presence_weight,
 };
 
-use super::entry::{FleetDelivery, FleetEntry, NamedHub};
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::own_phase;
@@ -27,14 +26,15 @@ use super::record_lane::RecordChange;
 use crate::engine::shard::{Recorder, RequestOrigin};
 use crate::features::message_log::{RecordKey, RecordRefused};
 use crate::ground::clock::unix_ms;
+use crate::ground::condition::{ConditionKind, Finding};
 use crate::ground::routing::HistoryTerms;
 
 /// Attempts after a refusal because a record is moving, and their interval. Views of nodes agree sooner.
 const MOVE_ATTEMPTS: usize = 10;
 const MOVE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Time after which the lane of a hub without changes ends.
-const LANE_IDLE: Duration = Duration::from_secs(60);
+/// Time for which a refusal is reported.
+const REFUSED_TIME: Duration = Duration::from_secs(150);
 
 /// Terms of a record without a rule at this node: rules differ between nodes during a rollout.
 const UNKNOWN_TERMS: HistoryTerms = HistoryTerms { messages: 1000, age: Duration::from_secs(3600) };
@@ -60,6 +60,10 @@ impl Recorder for Fleet {
                 sleep(MOVE_INTERVAL).await;
                 reply = fleet.request_once(&hub, request.clone(), origin).await;
             }
+            if matches!(reply.refused, Some(RecordRefusal::Moving | RecordRefusal::Unreachable)) {
+                let finding = Finding::new(ConditionKind::RecordsRefused, hub, &*reply.problem);
+                fleet.shared().reports.conditions.report(finding, Some(REFUSED_TIME));
+            }
             reply
         })
     }
@@ -76,7 +80,7 @@ impl Fleet {
             return self.move_record(hub, request);
         }
         match (self.recorder_of(hub, &request.set), origin) {
-            (None, _) if request.act == RecordAct::Read && !self.may_be_elsewhere(&record_key(hub, &request)) => {
+            (None, _) if request.act == RecordAct::Read && self.is_current(&record_key(hub, &request)) => {
                 let reply = self.read_record(hub, &request);
                 Box::pin(async move { reply })
             }
@@ -141,12 +145,16 @@ impl Fleet {
         let (recorders, records_here) = self.recorders();
         let hashes = recorders.iter().map(|member| presence_weight(member.boot(), ""));
         let hashes = hashes.fold(u64::from(records_here), |hash, weight| hash ^ weight);
-        self.records().are_unsettled(hashes, unix_ms())
+        self.records().see_recorders(hashes, unix_ms())
     }
 
-    /// Whether another node may still have a record that this node does not have.
-    fn may_be_elsewhere(&self, key: &RecordKey) -> bool {
-        self.are_recorders_new() && !self.records().log().contains(key)
+    /// Whether this node has the record as it is: it is not in the store or at another node only.
+    pub(super) fn is_current(&self, key: &RecordKey) -> bool {
+        let are_new = self.are_recorders_new();
+        match self.store() {
+            Some(_) => self.records().is_as_stored(key),
+            None => !are_new || self.records().log().contains(key),
+        }
     }
 
     /// Takes a part of a record from another node, or gives a record to the node that asks for it.
@@ -167,7 +175,7 @@ impl Fleet {
         })
     }
 
-    fn read_record(&self, hub: &str, request: &RecordRequest) -> RecordReply {
+    pub(super) fn read_record(&self, hub: &str, request: &RecordRequest) -> RecordReply {
         let start = request.start.parse().unwrap_or(RecordStart::Newest);
         let page = self.records().log().read(&record_key(hub, request), start, unix_ms());
         if page.reset.is_some() {
@@ -177,82 +185,20 @@ impl Fleet {
     }
 
     async fn run_lane(self, hub: Arc<str>, mut changes: mpsc::UnboundedReceiver<RecordChange>) {
-        loop {
-            let RecordChange { request, reply } = match timeout(LANE_IDLE, changes.recv()).await {
-                Ok(Some(change)) => change,
-                Ok(None) => return,
-                Err(_) if self.records().end_idle(&hub, &changes) => return,
-                Err(_) => continue,
-            };
-            let key = record_key(&hub, &request);
-            if self.may_be_elsewhere(&key) {
-                self.fetch_record(&key).await;
-            }
-            if request.act == RecordAct::Read {
-                drop(reply.send(self.read_record(&hub, &request)));
-                continue;
-            }
-            match self.change_record(&hub, &request) {
-                Ok((position, Some(recorded))) => {
-                    let named = NamedHub::of_key(self.shared(), &hub);
-                    let message = ServiceMessage::Recorded(recorded);
-                    let delivery = FleetEntry::from_fleet(&self).begin_delivery(&named, message).await;
-                    tokio::spawn(async move { reply.send(receipt(position, delivery.await)) });
-                }
-                Ok((position, None)) => drop(reply.send(receipt(position, FleetDelivery::default()))),
-                Err(refused) => {
-                    self.records().counters.refused.increment();
-                    drop(reply.send(refusal(&refused)));
-                }
-            }
+        while let Some(round) = self.records().next_round(&hub, &mut changes).await {
+            self.run_round(&hub, round).await;
         }
     }
 
-    /// Changes a record. Returns the message for its members and followers, unless the send was repeated.
-    fn change_record(&self, hub: &str, request: &RecordRequest) -> Result<(Position, Option<Recorded>), RecordRefused> {
-        let key = record_key(hub, request);
-        let mut log = self.records().log();
-        let recorded = |position: Position, end| Recorded {
-            set: request.set.clone(),
-            epoch: position.epoch,
-            number: position.number,
-            end,
-            body: request.body.clone(),
-        };
-        match request.act {
-            RecordAct::Append => {
-                let app = self.fleet_relay().owner_of(hub);
-                let send = (request.id.as_ref(), request.body.clone());
-                let appended = log.append(&key, (&app, self.terms_of(hub, request)), send, unix_ms())?;
-                self.records().counters.appended.add(u64::from(!appended.is_repeated));
-                let position = appended.position;
-                Ok((position, (!appended.is_repeated).then(|| recorded(position, None))))
-            }
-            RecordAct::Finish => {
-                log.finish(&key).map(|position| (position, Some(recorded(position, Some(RecordEnd::Finished)))))
-            }
-            RecordAct::Delete => {
-                log.delete(&key).map(|position| (position, Some(recorded(position, Some(RecordEnd::Deleted)))))
-            }
-            // Carried out elsewhere.
-            RecordAct::Read | RecordAct::Give | RecordAct::Yield => Err(RecordRefused::Missing),
-        }
-    }
-
-    fn terms_of(&self, hub: &str, request: &RecordRequest) -> HistoryTerms {
+    pub(super) fn terms_of(&self, hub: &str, request: &RecordRequest) -> HistoryTerms {
         self.shared().hubs.history_of(hub, &request.set).unwrap_or(UNKNOWN_TERMS)
     }
 }
 
-fn record_key(hub: &str, request: &RecordRequest) -> RecordKey {
+pub(super) fn record_key(hub: &str, request: &RecordRequest) -> RecordKey {
     (hub.into(), request.set.clone())
 }
 
-fn receipt(position: Position, FleetDelivery { nodes, missing, clients, .. }: FleetDelivery) -> RecordReply {
-    let (position, missing) = (position.to_string().into(), missing.into_iter().map(Into::into).collect());
-    RecordReply { position, nodes, clients, missing, ..RecordReply::default() }
-}
-
-fn refusal(refused: &RecordRefused) -> RecordReply {
+pub(super) fn refusal(refused: &RecordRefused) -> RecordReply {
     RecordReply { refused: Some(refused.kind()), problem: refused.to_string().into(), ..RecordReply::default() }
 }

@@ -7,7 +7,8 @@
 //!     ◄──────────────────────── Yield ─────  needs the record now: asked once, while the members have just changed
 //! ```
 //!
-//! A node that has yielded a record takes no message for it for a while: its view may be old.
+//! A node that has yielded a record takes no message for it for a while: its view may be old. With a store nothing is
+//! handed over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,11 +48,14 @@ impl Fleet {
         loop {
             searches.tick().await;
             if swept_at.elapsed() >= SWEEP_INTERVAL {
-                self.records().log().sweep(unix_ms());
+                self.records().sweep(unix_ms());
                 swept_at = Instant::now();
             }
             let is_unsettled = self.are_recorders_new();
-            if is_unsettled || !is_settled {
+            if self.store().is_some() {
+                // Their new recorders read them from the store.
+                self.forget_records();
+            } else if is_unsettled || !is_settled {
                 is_settled = self.give_records().await.left == 0 && !is_unsettled;
             }
         }
@@ -59,6 +63,9 @@ impl Fleet {
 
     /// Gives all records away before the node stops, as far as there is time.
     pub(crate) async fn leave_records(&self, within: Duration) {
+        if self.store().is_some() {
+            return;
+        }
         let begun = Instant::now();
         let given = timeout(within, self.give_records()).await.unwrap_or_default();
         let left = self.records().size().1;
@@ -67,6 +74,12 @@ impl Fleet {
             0 => {}
             left => warn!(records = left, "records are lost with this node: their followers get a reset"),
         }
+    }
+
+    fn forget_records(&self) {
+        let keys = self.records().log().keys();
+        let of_others = keys.iter().filter(|key| self.recorder_of(&key.0, &key.1).is_some());
+        of_others.for_each(|key| self.records().forget(key));
     }
 
     /// Gives each record of another node to that node.
@@ -87,7 +100,7 @@ impl Fleet {
     pub(super) async fn give_record(&self, key: &RecordKey, member: &Arc<FleetMember>) -> bool {
         let mut after = 0;
         loop {
-            let Some(part) = self.records().log().export(key, after, unix_ms()) else { return false };
+            let Some(part) = self.records().log().export(key, (after, 0), unix_ms()) else { return false };
             let last = part.messages.last().map_or(part.after, |message| message.number);
             let is_last = last == part.newest;
             let body = RecordReply { page: Some(part), ..RecordReply::default() }.encode();

@@ -286,7 +286,7 @@ mod tests {
     use crate::features::user_group::UserGroups;
     use crate::ground::auth::AccessSettings;
     use crate::ground::clock::unix_ms;
-    use crate::ground::config::{NatsSettings, Settings};
+    use crate::ground::config::Settings;
     use crate::ground::net::connector::Connector;
 
     /// A node with a store in memory.
@@ -309,15 +309,7 @@ mod tests {
         let settings = Settings::embedded(keys.clone(), Vec::new(), false);
         let admission = Admission::new(keys, AccessSettings::default(), Connector::default());
         let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
-        let nats = NatsSettings {
-            servers: Vec::new(),
-            prefix: "test".into(),
-            replicas: None,
-            credentials: None,
-            ca: None,
-            is_optional_at_start: false,
-        };
-        let store = Store::new(Box::new(engine.clone()), nats, keys, (&admission, &user_groups));
+        let store = Store::in_memory(engine, keys, (&admission, &user_groups));
         let shared = Shared::alone(settings, vec![ShardSender::new().0]);
         Node { keeper: tokio::spawn(keep(Some(store.clone()), shared)), store }
     }

@@ -7,15 +7,16 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::store_engine::{Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges};
+use super::store_engine::{Change, Connection, Engine, EngineAnswer, EngineLogs, Opened, Revised, StoreChanges};
 use crate::ground::clock::unix_ms;
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct MemoryEngine(Arc<Mutex<MemoryState>>);
+pub(crate) struct MemoryEngine(Arc<Mutex<MemoryState>>);
 
 #[derive(Debug, Default)]
 struct MemoryState {
     values: BTreeMap<String, (Bytes, u64)>,
+    logs: BTreeMap<String, Vec<(u64, Bytes)>>,
     revision: u64,
     watches: Vec<UnboundedSender<(String, Bytes)>>,
     away: Option<String>,
@@ -33,7 +34,7 @@ impl MemoryEngine {
     }
 
     /// Takes the engine away, or brings it back.
-    pub(super) fn set_away(&self, away: Option<&str>) {
+    pub(crate) fn set_away(&self, away: Option<&str>) {
         let mut state = self.state();
         state.away = away.map(str::to_owned);
         state.watches.clear();
@@ -52,6 +53,22 @@ impl MemoryEngine {
         let mut state = self.state();
         state.values.clear();
         state.watches.clear();
+    }
+
+    /// Appends a copy of the first value of each log, as another client of the account can.
+    pub(crate) fn repeat_first_values(&self) {
+        let mut state = self.state();
+        state.revision += 1;
+        let revision = state.revision;
+        for log in state.logs.values_mut() {
+            let copied = log.first().map(|(_, value)| (revision, value.clone()));
+            log.extend(copied);
+        }
+    }
+
+    /// Number of values in all logs.
+    pub(crate) fn logged(&self) -> usize {
+        self.state().logs.values().map(Vec::len).sum()
     }
 
     pub(super) fn keys(&self) -> Vec<String> {
@@ -108,5 +125,45 @@ impl Connection for MemoryEngine {
 
     fn check(&self) -> EngineAnswer<'_, ()> {
         self.answer(|_| ())
+    }
+
+    fn logs(&self) -> &dyn EngineLogs {
+        self
+    }
+}
+
+impl EngineLogs for MemoryEngine {
+    fn value_max(&self) -> usize {
+        1 << 20
+    }
+
+    fn append<'a>(&'a self, log: &'a str, value: Bytes, newest: u64, _kept: u64) -> EngineAnswer<'a, Option<u64>> {
+        self.answer(|state| {
+            let values = state.logs.entry(log.to_owned()).or_default();
+            let is_newest = values.last().map_or(0, |(revision, _)| *revision) == newest;
+            is_newest.then(|| {
+                state.revision += 1;
+                values.push((state.revision, value));
+                state.revision
+            })
+        })
+    }
+
+    fn newest<'a>(&'a self, log: &'a str) -> EngineAnswer<'a, u64> {
+        self.answer(|state| state.logs.get(log).and_then(|values| values.last()).map_or(0, |(revision, _)| *revision))
+    }
+
+    fn read<'a>(&'a self, log: &'a str, newest: u64) -> EngineAnswer<'a, Vec<(u64, Bytes)>> {
+        self.answer(|state| {
+            let values = state.logs.get(log).into_iter().flatten();
+            values.filter(|(revision, _)| *revision <= newest).cloned().collect()
+        })
+    }
+
+    fn trim<'a>(&'a self, log: &'a str, before: u64) -> EngineAnswer<'a, ()> {
+        self.answer(|state| {
+            let values = state.logs.entry(log.to_owned()).or_default();
+            values.retain(|(revision, _)| *revision >= before);
+        })
     }
 }

@@ -7,30 +7,27 @@
 //! One connection, to one server at a time: after a failure the next server is tried. The client library's own
 //! reconnects are off, because they name neither the server nor the reason.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use async_nats::datetime::DateTime;
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy, push};
-use async_nats::jetstream::context::{PublishErrorKind, RequestErrorKind};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
-use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::{Client, ConnectOptions, Event, jetstream};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::nats_log::NatsLogs;
+use super::nats_streams::{NatsStreams, Said};
 use super::seal::VALUE_MAX_BYTES;
 use super::store_engine::{
-    ANSWER_TIMEOUT, Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges, check_clock,
+    ANSWER_TIMEOUT, Change, Connection, Engine, EngineAnswer, EngineLogs, Opened, Revised, StoreChanges, check_clock,
 };
 use crate::ground::config::{NatsServer, NatsSettings};
 
@@ -55,37 +52,13 @@ pub(super) struct NatsEngine {
 
 #[derive(Debug)]
 struct NatsConnection {
-    context: jetstream::Context,
+    streams: NatsStreams,
     stream: Stream<()>,
+    logs: NatsLogs,
     prefix: String,
     /// Time of the bucket's creation. Another time is another bucket.
     created: Option<DateTime>,
     ended: CancellationToken,
-    said: Said,
-}
-
-/// Last error that a server sent on its own account, such as a missing right.
-#[derive(Debug, Clone, Default)]
-struct Said(Arc<ArcSwapOption<String>>);
-
-/// A bucket, as its server describes it.
-#[derive(Debug, Deserialize)]
-struct NatsBucket {
-    #[serde(flatten)]
-    info: Info,
-    /// Current time of the server.
-    #[serde(default)]
-    ts: String,
-}
-
-impl Said {
-    /// Adds what the server said to an error.
-    fn with(&self, error: impl Display) -> String {
-        match &*self.0.load() {
-            Some(said) => format!("{error}; the server said: {said}"),
-            None => error.to_string(),
-        }
-    }
 }
 
 impl NatsEngine {
@@ -103,24 +76,26 @@ impl NatsEngine {
             return Err(format!("NATS {} is too old: {major}.{minor} or later is needed", info.version));
         }
         let NatsSettings { servers, prefix, replicas, .. } = &self.settings;
+        let is_cluster = servers.len().max(info.connect_urls.len()) >= CLUSTER_MIN;
         let mut context = jetstream::new(client);
         context.set_timeout(ANSWER_TIMEOUT);
-        let stream = context.get_stream_no_info(format!("KV_{prefix}")).await.map_err(|error| error.to_string())?;
-        let mut connection = NatsConnection { context, stream, prefix: prefix.clone(), created: None, ended, said };
-        let bucket = match connection.bucket("INFO", &json!({})).await? {
-            Some(bucket) => bucket,
-            None => {
-                let is_cluster = servers.len().max(info.connect_urls.len()) >= CLUSTER_MIN;
-                connection.create(*replicas, is_cluster).await?
-            }
-        };
+        let name = bucket_name(prefix);
+        let stream = context.get_stream_no_info(&name).await.map_err(|error| error.to_string())?;
+        let streams = NatsStreams { context, said, replicas: *replicas, is_cluster };
+        let config = json!({
+            "subjects": [format!("$KV.{prefix}.>")], "description": "Trunkline", "max_msgs_per_subject": 1,
+            "max_msg_size": VALUE_MAX_BYTES, "deny_delete": true, "deny_purge": true,
+        });
+        let bucket = streams.find_or_create(&name, &config).await?;
         if !bucket.info.config.allow_message_ttl || bucket.info.config.max_messages_per_subject != 1 {
             return Err(format!(
                 "the bucket {prefix} was not made by a node (it needs allow_msg_ttl, and a history of 1): delete it, or \
                  choose another --nats-prefix"
             ));
         }
-        connection.created = Some(bucket.info.created);
+        let logs = NatsLogs::open(streams.clone(), prefix).await?;
+        let created = Some(bucket.info.created);
+        let connection = NatsConnection { streams, stream, logs, prefix: prefix.clone(), created, ended };
         let now = chrono::DateTime::parse_from_rfc3339(&bucket.ts).map_err(|_| "its clock can't be read")?;
         let now_ms = now.timestamp_millis().try_into().unwrap_or_default();
         check_clock(now_ms)?;
@@ -166,45 +141,6 @@ impl NatsConnection {
     fn subject(&self, key: &str) -> String {
         format!("$KV.{}.{key}", self.prefix)
     }
-
-    /// Describes or creates the bucket. `None` if it does not exist, or the server is alone.
-    async fn bucket(&self, act: &str, body: &Value) -> Result<Option<NatsBucket>, String> {
-        match self.context.request(format!("STREAM.{act}.KV_{}", self.prefix), body).await {
-            Ok(Response::Ok(bucket)) => Ok(Some(bucket)),
-            Ok(Response::Err { error }) => match error.error_code() {
-                ErrorCode::STREAM_NOT_FOUND | ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED => Ok(None),
-                ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT | ErrorCode::JETSTREAM_NOT_ENABLED => {
-                    Err("JetStream is off for this account: enable it".into())
-                }
-                _ => Err(self.said.with(error)),
-            },
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                Err("JetStream is off at this server, or has no leader: start it with -js".into())
-            }
-            Err(error) => Err(self.said.with(error)),
-        }
-    }
-
-    /// Creates the bucket. Another node may do so at the same time, with the same settings.
-    async fn create(&self, replicas: Option<u8>, is_cluster: bool) -> Result<NatsBucket, String> {
-        let config = |replicas: u8| {
-            json!({
-                "name": format!("KV_{}", self.prefix), "subjects": [self.subject(">")], "description": "Trunkline",
-                "retention": "limits", "storage": "file", "discard": "new", "num_replicas": replicas,
-                "max_msgs_per_subject": 1, "max_msgs": -1, "max_bytes": -1, "max_consumers": -1,
-                "max_msg_size": VALUE_MAX_BYTES, "allow_msg_ttl": true,
-                "deny_delete": true, "deny_purge": true, "allow_direct": true,
-            })
-        };
-        let wanted = replicas.unwrap_or(if is_cluster { 3 } else { 1 });
-        let mut created = self.bucket("CREATE", &config(wanted)).await?;
-        if created.is_none() && replicas.is_none() {
-            created = self.bucket("CREATE", &config(1)).await?;
-        }
-        created.ok_or_else(|| format!("this server is alone: --nats-replicas {wanted} needs as many servers"))?;
-        // The answer to a creation has no time of the server.
-        self.bucket("INFO", &json!({})).await?.ok_or_else(|| "the bucket is gone again".into())
-    }
 }
 
 impl Engine for NatsEngine {
@@ -235,7 +171,7 @@ impl Connection for NatsConnection {
                     revision: message.sequence,
                 }),
                 Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Revised::default()),
-                Err(error) => Err(self.said.with(error)),
+                Err(error) => Err(self.streams.said.with(error)),
             }
         })
     }
@@ -246,7 +182,7 @@ impl Connection for NatsConnection {
             if let Some(kept_ms) = kept_ms {
                 message = message.ttl(Duration::from_millis(kept_ms).max(Duration::from_secs(1)));
             }
-            let sent = self.context.send_publish(self.subject(key), message).await;
+            let sent = self.streams.context.send_publish(self.subject(key), message).await;
             let answered = match sent {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),
@@ -254,7 +190,7 @@ impl Connection for NatsConnection {
             match answered {
                 Ok(_) => Ok(true),
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
-                Err(error) => Err(self.said.with(error)),
+                Err(error) => Err(self.streams.said.with(error)),
             }
         })
     }
@@ -262,15 +198,15 @@ impl Connection for NatsConnection {
     fn changes(&self) -> EngineAnswer<'_, StoreChanges> {
         Box::pin(async {
             let watch = push::OrderedConfig {
-                deliver_subject: self.context.client().new_inbox(),
+                deliver_subject: self.streams.context.client().new_inbox(),
                 filter_subject: self.subject(">"),
                 replay_policy: ReplayPolicy::Instant,
                 deliver_policy: DeliverPolicy::LastPerSubject,
                 ..Default::default()
             };
-            let consumer = self.stream.create_consumer(watch).await.map_err(|error| self.said.with(error))?;
-            let messages = consumer.messages().await.map_err(|error| self.said.with(error))?;
-            let (subjects, said, last_said) = (self.subject(""), self.said.clone(), self.said.clone());
+            let consumer = self.stream.create_consumer(watch).await.map_err(|error| self.streams.said.with(error))?;
+            let messages = consumer.messages().await.map_err(|error| self.streams.said.with(error))?;
+            let (subjects, said, last_said) = (self.subject(""), self.streams.said.clone(), self.streams.said.clone());
             let changes = messages.map(move |message| {
                 let message = message.map_err(|error| said.with(error))?;
                 let behind = message.info().map_err(|error| error.to_string())?.pending;
@@ -284,12 +220,20 @@ impl Connection for NatsConnection {
 
     fn check(&self) -> EngineAnswer<'_, ()> {
         Box::pin(async {
-            match self.bucket("INFO", &json!({})).await? {
+            match self.streams.describe(&bucket_name(&self.prefix)).await? {
                 Some(bucket) if Some(bucket.info.created) == self.created => Ok(()),
                 _ => Err("the bucket was deleted: making a new one".into()),
             }
         })
     }
+
+    fn logs(&self) -> &dyn EngineLogs {
+        &self.logs
+    }
+}
+
+fn bucket_name(prefix: &str) -> String {
+    format!("KV_{prefix}")
 }
 
 /// Major and minor number of a version.

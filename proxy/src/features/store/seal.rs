@@ -75,6 +75,11 @@ impl DataKey {
     /// Key of a record: its kind, and a hash of the names that identify it.
     pub(super) fn key_of(&self, record: &Record) -> String {
         let (kind, names) = record.identity();
+        format!("{kind}.{}", self.hash_of(kind, &names))
+    }
+
+    /// Hash of the names that identify something of this kind.
+    pub(super) fn hash_of(&self, kind: &str, names: &[Option<&str>]) -> String {
         let mut context = hmac::Context::with_key(&self.names);
         context.update(kind.as_bytes());
         for name in names {
@@ -82,27 +87,35 @@ impl DataKey {
             context.update(&name.map_or(u64::MAX, |name| name.len() as u64).to_be_bytes());
             context.update(name.unwrap_or_default().as_bytes());
         }
-        let hash: String = context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{kind}.{hash}")
+        context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     pub(super) fn seal(&self, key: &str, record: &Record) -> Result<Bytes, Unspecified> {
+        self.seal_bytes(key, serde_json::to_vec(record).map_err(|_| Unspecified)?)
+    }
+
+    pub(super) fn seal_bytes(&self, key: &str, plain: Vec<u8>) -> Result<Bytes, Unspecified> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce)?;
-        let mut sealed = serde_json::to_vec(record).map_err(|_| Unspecified)?;
-        let once = Nonce::assume_unique_for_key(nonce);
+        let (mut sealed, once) = (plain, Nonce::assume_unique_for_key(nonce));
         self.cipher.seal_in_place_append_tag(once, self.place(key, VERSION), &mut sealed)?;
         Ok([&[VERSION][..], &nonce, &sealed].concat().into())
     }
 
     /// Opens a value. `None` if another client has written or copied it, or a later version of the node.
     pub(super) fn open(&self, key: &str, value: &[u8]) -> Option<Record> {
-        let (version, rest) = value.split_first().filter(|_| value.len() <= VALUE_MAX_BYTES)?;
+        let plain = self.open_bytes(key, value).filter(|_| value.len() <= VALUE_MAX_BYTES)?;
+        let record = serde_json::from_slice(&plain).ok()?;
+        (self.key_of(&record) == key).then_some(record)
+    }
+
+    pub(super) fn open_bytes(&self, key: &str, value: &[u8]) -> Option<Vec<u8>> {
+        let (version, rest) = value.split_first().filter(|(version, _)| **version == VERSION)?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         let (mut plain, once) = (sealed.to_vec(), Nonce::assume_unique_for_key(*nonce));
-        let opened = self.cipher.open_in_place(once, self.place(key, *version), &mut plain).ok()?;
-        let record = serde_json::from_slice(opened).ok().filter(|_| *version == VERSION)?;
-        (self.key_of(&record) == key).then_some(record)
+        let opened = self.cipher.open_in_place(once, self.place(key, *version), &mut plain).ok()?.len();
+        plain.truncate(opened);
+        Some(plain)
     }
 
     /// Place in the store, to which a seal is bound.

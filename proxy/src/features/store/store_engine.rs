@@ -62,6 +62,27 @@ pub(super) trait Connection: Debug + Send + Sync {
 
     /// Checks that the server answers, and has the same values as before.
     fn check(&self) -> EngineAnswer<'_, ()>;
+
+    fn logs(&self) -> &dyn EngineLogs;
+}
+
+/// Logs of values, each with a name. The engine keeps no empty log.
+pub(super) trait EngineLogs: Send + Sync {
+    /// Maximum size of a value.
+    fn value_max(&self) -> usize;
+
+    /// Appends a value if this is still the revision of the log's newest value; 0 for an empty log. Returns the new
+    /// revision, or `None` if it was not. The engine may remove the value after `kept_ms`.
+    fn append<'a>(&'a self, log: &'a str, value: Bytes, newest: u64, kept_ms: u64) -> EngineAnswer<'a, Option<u64>>;
+
+    /// Revision of the newest value; 0 for an empty log.
+    fn newest<'a>(&'a self, log: &'a str) -> EngineAnswer<'a, u64>;
+
+    /// All values up to a revision, the oldest first.
+    fn read<'a>(&'a self, log: &'a str, newest: u64) -> EngineAnswer<'a, Vec<(u64, Bytes)>>;
+
+    /// Removes all values before a revision.
+    fn trim<'a>(&'a self, log: &'a str, before: u64) -> EngineAnswer<'a, ()>;
 }
 
 pub(super) async fn in_time<T>(answer: EngineAnswer<'_, T>) -> Result<T, String> {

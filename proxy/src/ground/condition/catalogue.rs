@@ -171,6 +171,9 @@ catalogue! {
     StoreUntrusted = Error "store-untrusted" after 0:
         "the store has values that this fleet has not sealed",
         "check which other clients use the account, or whether two fleets have the same --nats-prefix";
+    RecordsRefused = Error "records-refused" after 0:
+        "sends to recorded groups or users of a hub are refused",
+        "see the reason: check the node that records, or the store";
     NodeMissing = Warning "node-missing" after 5:
         "a node of the fleet is missing",
         "check that the node runs, and that --peers names its admin port";
