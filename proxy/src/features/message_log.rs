@@ -96,8 +96,8 @@ pub(crate) struct MessageLog {
     apps: HashMap<Signer, AppMessages>,
     /// Incomplete records from other nodes, each with the time of its last part.
     arriving: HashMap<RecordKey, (MessageRecord, u64)>,
-    /// Records given to other nodes, with the time. Messages for these records are refused for a while.
-    given: HashMap<RecordKey, u64>,
+    /// Records given to other nodes, with boot id of the node and time. Messages for these are refused for a while.
+    given: HashMap<RecordKey, (String, u64)>,
 }
 
 /// Bytes of an app, and its messages in order of their arrival. Some of them may be gone.
@@ -164,7 +164,7 @@ impl MessageLog {
             return Err(RecordRefused::TooLarge { bytes, max: self.max_bytes, limit: "--history-max-bytes" });
         }
         let hash = id.map_or(0, |_| hash_of(&body));
-        if !self.contains(key) && self.given.get(key).is_some_and(|at_ms| at_ms + GIVEN_KEPT_MS > now_ms) {
+        if !self.contains(key) && self.given.get(key).is_some_and(|(_, at_ms)| at_ms + GIVEN_KEPT_MS > now_ms) {
             return Err(RecordRefused::Moving("another node".into()));
         }
         let key = self.find_or_begin(key, app, now_ms);
@@ -244,7 +244,7 @@ impl MessageLog {
 
     /// Removes all messages that are too old, and records without messages that were not used for a day.
     pub(crate) fn sweep(&mut self, now_ms: u64) {
-        self.given.retain(|_, at_ms| *at_ms + GIVEN_KEPT_MS > now_ms);
+        self.given.retain(|_, (_, at_ms)| *at_ms + GIVEN_KEPT_MS > now_ms);
         self.arriving.retain(|_, (_, at_ms)| *at_ms + GIVEN_KEPT_MS > now_ms);
         let mut freed = Vec::new();
         self.records.retain(|key, record| {
@@ -277,13 +277,20 @@ impl MessageLog {
     }
 
     /// Removes a record that another node has up to this message. Returns `false` if it has a newer one.
-    pub(crate) fn hand_over(&mut self, key: &RecordKey, up_to: u64, now_ms: u64) -> bool {
+    pub(crate) fn hand_over(&mut self, key: &RecordKey, up_to: u64, (boot, now_ms): (&str, u64)) -> bool {
         let is_whole = self.records.get(key).is_some_and(|record| record.newest == up_to);
         if is_whole {
             drop(self.delete(key));
-            self.given.insert(key.clone(), now_ms);
+            self.given.insert(key.clone(), (boot.to_owned(), now_ms));
         }
         is_whole
+    }
+
+    /// Lets a record begin again that was given to a node that is gone.
+    pub(crate) fn take_back(&mut self, key: &RecordKey, is_gone: impl FnOnce(&str) -> bool) {
+        if self.given.get(key).is_some_and(|(boot, _)| is_gone(boot)) {
+            self.given.remove(key);
+        }
     }
 
     /// Adds a part of a record of another node. Of two records of a set the later one stays.
@@ -631,7 +638,7 @@ mod tests {
             new.import(&key("g"), (&Signer::Fleet, terms), part, 0);
             assert_eq!(new.contains(&key("g")), after == 9);
         }
-        assert!(parts > 1 && old.hand_over(&key("g"), 9, 0));
+        assert!(parts > 1 && old.hand_over(&key("g"), 9, ("boot", 0)));
         assert_eq!(new.read(&key("g"), RecordStart::Last(1), 0), whole);
         assert!(send(&mut new, "8", PAGE_MAX_BYTES / 4).unwrap().is_repeated);
         assert_eq!(send(&mut new, "9", 1), Err(RecordRefused::Finished));

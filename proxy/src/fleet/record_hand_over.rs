@@ -115,7 +115,7 @@ impl Fleet {
                 break;
             }
         }
-        self.records().log().hand_over(key, after, unix_ms())
+        self.records().log().hand_over(key, after, (member.boot(), unix_ms()))
     }
 
     /// Asks the other nodes for a record that this node does not have, while they may have it.

@@ -18,6 +18,7 @@ use trunkline_protocol::service::{
 
 use super::entry::{FleetDelivery, FleetEntry, NamedHub};
 use super::fleet_core::Fleet;
+use super::fleet_member::MemberState;
 use super::fleet_recorder::{record_key, refusal};
 use super::record_lane::RecordChange;
 use crate::features::message_log::{ID_KEPT_MS, RecordKey, RecordRefused};
@@ -163,6 +164,7 @@ impl Fleet {
                     let (bytes, limit) = (request.body.len(), "max_payload of the NATS server");
                     return Err(RecordRefused::TooLarge { bytes, max, limit });
                 }
+                self.records().log().take_back(&key, |boot| self.is_gone(boot));
                 let app = self.fleet_relay().owner_of(hub);
                 let (terms, send) = (self.terms_of(hub, request), (request.id.as_ref(), request.body.clone()));
                 let appended = self.records().log().append(&key, (&app, terms), send, unix_ms())?;
@@ -185,6 +187,13 @@ impl Fleet {
             // Carried out elsewhere.
             RecordAct::Read | RecordAct::Give | RecordAct::Yield => Err(RecordRefused::Missing),
         }
+    }
+
+    /// Whether a start of a node has crashed or left.
+    fn is_gone(&self, boot: &str) -> bool {
+        let (now_ms, members) = (self.members().now_ms(), self.members().all());
+        let member = members.iter().find(|member| member.boot() == boot);
+        member.is_none_or(|member| member.state(now_ms) == MemberState::Unreachable)
     }
 
     /// Writes what is new in the records of a round. What can't be written is refused.
