@@ -46,6 +46,8 @@ mod probe;
 #[cfg(test)]
 mod record;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod scene;
