@@ -212,3 +212,42 @@ fn kills_of_nodes_and_servers_lose_double_and_reorder_nothing() {
         Ok(())
     });
 }
+
+#[test]
+fn an_event_source_and_curl_get_each_message_once_at_any_node() {
+    run_test(async |fixture| {
+        let nats = Nats::alone(fixture).await?;
+        let mut nodes = nodes_with(fixture, 2, &["--nats", &format!("nats://{}", nats.address())]).await?;
+        let back_end = BackEnd::trusted(nodes[0].address(), "chat", ACCESS_KEY)?;
+        let token = signed(ACCESS_KEY, &json!({ "nameid": "ann", "trunkline.follow": "room-1" }))?;
+        let path = format!("/chat/history?group=room-1&after=0&access_token={token}");
+        let mut command = Command::new("node");
+        command.arg(format!("{CLIENTS_FOLDER}/js/event_source.mjs")).arg(nodes[1].url(&path));
+        let mut source = Process::start(fixture, "event source", command)?;
+        let mut command = Command::new("curl");
+        command.args(["-sN", &nodes[0].url(&path)]);
+        let mut curl = Process::start(fixture, "curl", command)?;
+        for number in 0..ALL {
+            if number == BEFORE {
+                source.wait_for_line("shown 5").await?;
+                nodes[1].process.kill().await?;
+                nodes[1].start_again(fixture).await?;
+            }
+            send(&back_end, number).await?;
+        }
+        assert_eq!(back_end.status(Method::POST, "/groups/room-1/history/:finish").await?, 204);
+        source.wait_for_line("closed").await?;
+        let numbers: Vec<_> = (0..ALL).map(|number| number.to_string()).collect();
+        assert_eq!(source.lines_after("shown "), numbers);
+        assert_eq!(source.lines_after("reset "), [""; 0]);
+        assert!(curl.ended().await?.success());
+        let got = curl
+            .lines_after("data: ")
+            .iter()
+            .map(|data| serde_json::from_str(data))
+            .collect::<Result<Vec<Value>, _>>()?;
+        let got: Vec<_> = got.iter().filter_map(|item| item["arguments"][0].as_u64()).collect();
+        assert_eq!(got, (0..ALL).collect::<Vec<_>>());
+        Ok(())
+    });
+}

@@ -141,6 +141,19 @@ impl RecordStart {
         Self::After(position.epoch, position.number)
     }
 
+    /// Whether a new message is the next one behind this start: `Some(false)` after a gap, or in another epoch. `None`
+    /// for an earlier message.
+    #[must_use]
+    pub fn is_next(self, position: Position) -> Option<bool> {
+        match self {
+            Self::After(epoch, number) if epoch == position.epoch && position.number <= number => None,
+            // The first message of a record, for readers from before its begin.
+            Self::After(0, _) => Some(position.number == 1),
+            Self::After(epoch, number) => Some(epoch == position.epoch && position.number == number + 1),
+            Self::Newest | Self::Last(_) | Self::Oldest => Some(false),
+        }
+    }
+
     /// Reads the options `after` and `last` of a client or a back end. Fails if both are given or one is malformed; the
     /// text follows the name of the option.
     pub fn from_options(after: Option<&str>, last: Option<u64>) -> Result<Self, (&'static str, String)> {
@@ -298,6 +311,10 @@ mod tests {
         for start in [RecordStart::Newest, RecordStart::Oldest, RecordStart::Last(3), RecordStart::After(7, 9)] {
             assert_eq!(start.to_string().parse(), Ok(start));
         }
+        let next = |start: RecordStart, epoch, number| start.is_next(Position { epoch, number });
+        let after = RecordStart::After(7, 2);
+        assert_eq!([next(after, 7, 2), next(after, 7, 3), next(after, 7, 4)], [None, Some(true), Some(false)]);
+        assert_eq!([next(after, 8, 1), next(RecordStart::After(0, 0), 8, 1)], [Some(false), Some(true)]);
         let problem = |after, last| RecordStart::from_options(after, last).unwrap_err().0;
         let problems = [problem(Some("0"), Some(1)), problem(Some("x"), None), problem(None, Some(0))];
         assert_eq!(problems, ["after", "after", "last"]);

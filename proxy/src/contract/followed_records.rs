@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::body::{Body, BodyDataStream, to_bytes};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use trunkline_protocol::access_token;
@@ -15,6 +17,7 @@ use super::fleet_nodes::{FleetNode, peers, until};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, node_with_link, settle, token};
 use super::inbound_moves::DialInScene;
 use super::rest_data_plane::{Answer, BackEnd};
+use crate::fleet::MemberState;
 use crate::ground::clock::unix_seconds;
 use crate::ground::config::Settings;
 use crate::ground::net::connector::MemoryNetwork;
@@ -477,6 +480,33 @@ async fn followers_of_a_lost_recorder_get_a_reset_and_go_on() {
 }
 
 #[tokio::test(crate = "paused")]
+async fn a_record_given_to_a_node_that_crashes_begins_again() {
+    let (network, mut nodes) = dial_in_nodes(2).await;
+    nodes.iter().for_each(|node| node.fixture.apply(RULES));
+    nodes.remove(1).kill(&network);
+    let groups: Vec<_> = (0..8).map(|number| format!("groups/room-{number}")).collect();
+    until(Duration::from_secs(60), "the node is alone", || nodes[0].fleet.members().all().is_empty()).await;
+    for group in &groups {
+        assert_eq!(send(&back_end(&nodes[0]), group, "a").await.status, 202);
+    }
+    let settings = Settings { accepts_dial_in: true, ..peers(&[1, 2]) };
+    let other = FleetNode::start(&network, 2, settings).await;
+    other.fixture.apply(RULES);
+    until(Duration::from_secs(20), "the new node has records", || other.fleet.records().size().1 > 0).await;
+    settle().await;
+    other.kill(&network);
+    let members = || nodes[0].fleet.members();
+    until(Duration::from_secs(9), "the crash is noticed", || {
+        members().all().iter().all(|member| member.state(members().now_ms()) == MemberState::Unreachable)
+    })
+    .await;
+    for group in &groups {
+        let sent = send(&back_end(&nodes[0]), group, "b").await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+    }
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_follow_moves_with_its_connection() {
     let mut scene = DialInScene::open().await;
     scene.nodes.iter().for_each(|node| node.fixture.apply("[[history]]\nhub = 'bench'\ngroups = 'red'"));
@@ -501,4 +531,133 @@ async fn a_follow_moves_with_its_connection() {
     client.send("{\"type\":9,\"sequenceId\":1}\u{1e}").await;
     scene.senders[2].send(to_group("red", &said("d")));
     assert_eq!(texts(&mut client, 3).await, ["b", "c", "d"]);
+}
+
+/// Event stream of a record.
+struct Events {
+    body: BodyDataStream,
+    read: String,
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.read.find("\n\n") {
+                let event: String = self.read.drain(..end + 2).collect();
+                if !event.starts_with(':') {
+                    return Some(event.trim_end().replace('\n', " "));
+                }
+                continue;
+            }
+            self.read.push_str(std::str::from_utf8(&self.body.next().await?.unwrap()).unwrap());
+        }
+    }
+
+    async fn said(&mut self, position: &str, text: &str) {
+        let data = json!({ "position": position, "target": "Say", "arguments": [text] });
+        assert_eq!(self.next().await, Some(format!("id: {position} data: {data}")));
+    }
+}
+
+/// Requests the events of a record at the path for tokens of dial-in. Returns them, or the refusal.
+async fn events(
+    room: &Room,
+    claims: &[(&str, &str)],
+    query: &str,
+    last: Option<&str>,
+) -> Result<Events, (u16, String)> {
+    let of_hub = [("aud", "http://any.example/client/?hub=bench")];
+    let claims = of_hub.iter().chain(claims).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let claims: Vec<_> = claims.collect();
+    let token = access_token::sign(&AccessKey::new(KEY).unwrap(), "eve", &claims, unix_seconds() + 60);
+    let uri = format!("http://any.example/client/history?hub=bench&{query}&access_token={token}");
+    let mut request = http::Request::get(uri).header("host", "any.example").header("accept", "text/event-stream");
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let (head, body) = room.node.fixture.answer(request.body(Body::empty()).unwrap()).await.into_parts();
+    if head.status == 200 {
+        assert_eq!(head.headers["content-type"], "text/event-stream");
+        return Ok(Events { body: body.into_data_stream(), read: String::new() });
+    }
+    let text = to_bytes(body, 1000).await.unwrap();
+    Err((head.status.as_u16(), String::from_utf8(text.into()).unwrap()))
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_event_stream_goes_on_behind_its_last_event_and_ends_with_the_record() {
+    let room = Room::open().await;
+    let claim = [("trunkline.follow", "room-1")];
+    let first = room.send("a").await;
+    let second = room.send("b").await;
+    let mut stream = events(&room, &claim, "group=room-1&after=0", None).await.ok().unwrap();
+    stream.said(&first, "a").await;
+    stream.said(&second, "b").await;
+    let third = room.send("c").await;
+    stream.said(&third, "c").await;
+    let mut again = events(&room, &claim, "group=room-1&after=0", Some(&second)).await.ok().unwrap();
+    again.said(&third, "c").await;
+    let mut newest = events(&room, &claim, "group=room-1&last=1", None).await.ok().unwrap();
+    newest.said(&third, "c").await;
+    let mut reset = events(&room, &claim, "group=room-1", Some("00000000000000ff-9")).await.ok().unwrap();
+    let lost = json!({ "reset": "lost", "oldest": first });
+    assert_eq!(reset.next().await, Some(format!("event: reset data: {lost}")));
+    reset.said(&first, "a").await;
+    assert_eq!(room.ask("POST", "groups/room-1/history/:finish").await.status, 204);
+    for stream in [&mut stream, &mut again] {
+        assert_eq!((stream.next().await.as_deref(), stream.next().await), (Some("event: end data: {}"), None));
+    }
+    let over = events(&room, &claim, "group=room-1", Some(&third)).await.err();
+    assert_eq!(over, Some((204, String::new())), "an EventSource stays away");
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_event_stream_that_reads_slowly_shows_what_it_lost_and_also_a_deletion() {
+    let room = Room::open().await;
+    let mut stream = events(&room, &[("trunkline.follow", "room-1")], "group=room-1", None).await.ok().unwrap();
+    let mut positions = Vec::new();
+    for number in 0..100 {
+        positions.push(room.send(&number.to_string()).await);
+    }
+    let expired = json!({ "reset": "expired", "oldest": positions[95] });
+    assert_eq!(stream.next().await, Some(format!("event: reset data: {expired}")), "five are kept");
+    for (number, position) in positions.iter().enumerate().skip(95) {
+        stream.said(position, &number.to_string()).await;
+    }
+    assert_eq!(room.ask("DELETE", "groups/room-1/history").await.status, 204);
+    let deleted = json!({ "reset": "deleted", "oldest": null });
+    assert_eq!(stream.next().await, Some(format!("event: reset data: {deleted}")));
+    let again = room.send("again").await;
+    stream.said(&again, "again").await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_event_stream_needs_a_claim_or_a_membership_and_ends_with_it() {
+    let room = Room::open().await;
+    let refused = async |claims: &[(&str, &str)], query: &str, last: Option<&str>| {
+        events(&room, claims, query, last).await.err().unwrap_or_default()
+    };
+    let claim = [("trunkline.follow", "room-1")];
+    let (status, text) = refused(&[("trunkline.follow", "room-2")], "group=room-1", None).await;
+    assert!(status == 403 && text.contains("'room-1'") && text.contains("trunkline.follow"), "{status} {text}");
+    for (query, last, status, word) in [
+        ("group=hall", None, 404, "[[history]]"),
+        ("", None, 400, "?group=NAME"),
+        ("group=room-1&user=true", None, 400, "?group=NAME"),
+        ("group=room-1&after=0&last=1", None, 400, "after"),
+        ("group=room-1&last=x", None, 400, "last"),
+        ("group=room-1", Some("x"), 400, "Last-Event-ID"),
+    ] {
+        let refusal = refused(&claim, query, last).await;
+        assert!(refusal.0 == status && refusal.1.contains(word), "{query} {last:?}: {refusal:?}");
+    }
+    let mut own = events(&room, &[], "user=true", None).await.ok().unwrap();
+    let sent = send(&room.back_end, "users/eve", "for eve").await;
+    own.said(sent.body["position"].as_str().unwrap(), "for eve").await;
+    assert_eq!(room.ask("PUT", "users/eve/groups/room-1?ttl=60").await.status, 200);
+    let mut member = events(&room, &[], "group=room-1", None).await.ok().unwrap();
+    let first = room.send("a").await;
+    member.said(&first, "a").await;
+    assert_eq!(room.ask("DELETE", "users/eve/groups/room-1").await.status, 204);
+    assert_eq!(member.next().await, None, "the user has left");
 }

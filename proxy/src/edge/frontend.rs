@@ -9,6 +9,7 @@
 //!                                  └─ ours ─► origin check ─► authenticate (and authorize) ─► limits ─┐
 //!         ┌───────────────────────────────────────────────────────────────────────────────────────────┘
 //!         ├► negotiate
+//!         ├► events of a record
 //!         └► connect: WebSocket upgrade, or the requests of an HTTP transport
 //! ```
 //!
@@ -33,6 +34,7 @@ mod normalise;
 mod origin_check;
 mod path_rule;
 mod plain_response;
+mod record_events;
 mod refresh_request;
 mod refusal;
 mod release;

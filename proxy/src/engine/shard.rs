@@ -13,7 +13,7 @@
 //! | `tap` `delivery` | seam for features that follow messages; frames for sockets |
 //! | `shard_core` | the parts above, as passed to each part below |
 //! | `firewall` `unfinished_message` | rules for client messages; budget of incomplete ones |
-//! | `followers` `follow` | clients that follow records |
+//! | `record_news` `followers` `follow` | clients that follow records, and readers without a hub protocol |
 //! | `server_feed` | seam for features that report to app servers |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
@@ -34,6 +34,7 @@ mod follow;
 mod followers;
 mod inbox;
 pub(crate) mod moving;
+mod record_news;
 mod server_feed;
 mod shard_context;
 mod shard_core;
@@ -79,9 +80,11 @@ pub(crate) use delivery::outbox::{Need, Outbox};
 pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
+pub(crate) use follow::FOLLOW_CLAIM;
 pub(crate) use inbox::{
     AppSocket, ClientStream, CommandBatch, DirectUpgrade, Inbox, PendingConnection, ShardMessage, ShardSender,
 };
+pub(crate) use record_news::{NewsKind, RecordNews, recorded_json};
 pub(crate) use server_feed::{FlushOutcome, ServerFeed};
 pub(crate) use shard_context::ShardContext;
 pub(crate) use shard_state::{ShardFeatures, ShardState};

@@ -28,7 +28,7 @@ use crate::edge::frontend::bearer::{mark_revocations, refuse_token_because, toke
 use crate::edge::frontend::endpoint::{Endpoint, STOPPING};
 use crate::edge::frontend::forwarded_header::ForwardedScheme;
 use crate::edge::frontend::hub_request::DialInClient;
-use crate::edge::frontend::path_rule::{is_path, split_negotiate};
+use crate::edge::frontend::path_rule::{is_path, split_history, split_negotiate};
 use crate::edge::frontend::plain_response::{ResponseNotes, because, plain, unavailable};
 use crate::edge::frontend::request_context::{RequestContext, RequestHead, SourceChannel};
 use crate::edge::frontend::request_query::RequestQuery;
@@ -357,7 +357,9 @@ fn names_hub(query: &RequestQuery) -> bool {
 fn visitor_of(path: &str) -> Option<Visitor> {
     match split_negotiate(path) {
         Some(base) if is_path(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
-        None if is_path(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
+        None if is_path(split_history(path).unwrap_or(path), CLIENT_PATH) => {
+            Some(Visitor::Client { is_negotiate: false })
+        }
         None if is_path(path, SERVER_PATH) => Some(Visitor::AppServer),
         _ => None,
     }

@@ -24,6 +24,8 @@ pub(crate) struct HubRequest {
     pub context: Box<RequestContext>,
     pub is_negotiate: bool,
     pub is_upgrade: bool,
+    /// It asks for the events of a record.
+    pub is_history: bool,
     /// Whether it has a connection token.
     pub is_of_connection: bool,
     /// Arrival time in nanoseconds since 1970, if it may be traced.

@@ -7,6 +7,7 @@ use crate::engine::upstream::decode_path;
 
 pub(crate) const NEGOTIATE_SUFFIX: &str = "/negotiate";
 pub(crate) const REFRESH_SUFFIX: &str = "/refresh";
+const HISTORY_SUFFIX: &str = "/history";
 
 /// Number of times a path is decoded: once for an app server, and once for an intermediary.
 const DECODED_TIMES: usize = 2;
@@ -19,6 +20,11 @@ pub(crate) fn split_negotiate(path: &str) -> Option<&str> {
 /// Returns the hub path of an authentication refresh path.
 pub(crate) fn split_refresh(path: &str) -> Option<&str> {
     split_suffix(path, REFRESH_SUFFIX)
+}
+
+/// Returns the hub path of a path for event streams of records.
+pub(crate) fn split_history(path: &str) -> Option<&str> {
+    split_suffix(path, HISTORY_SUFFIX)
 }
 
 fn split_suffix<'a>(path: &'a str, suffix: &str) -> Option<&'a str> {

@@ -26,7 +26,9 @@ use crate::edge::frontend::dial_in::{self, Visitor, visitor};
 use crate::edge::frontend::endpoint::Endpoint;
 use crate::edge::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::edge::frontend::hub_request::{HubClient, HubRequest, NewClient};
-use crate::edge::frontend::path_rule::{NEGOTIATE_SUFFIX, REFRESH_SUFFIX, is_private, split_negotiate, split_refresh};
+use crate::edge::frontend::path_rule::{
+    NEGOTIATE_SUFFIX, REFRESH_SUFFIX, is_path, is_private, split_history, split_negotiate, split_refresh,
+};
 use crate::edge::frontend::plain_response::{ResponseNotes, plain};
 use crate::edge::frontend::refusal::RepeatKind;
 use crate::edge::frontend::request_context::{RequestContext, RequestHead};
@@ -34,8 +36,8 @@ use crate::edge::frontend::request_query::QUERY_PAIRS_MAX;
 use crate::edge::frontend::reverse_proxy::{owner_hop, pass_through};
 use crate::edge::frontend::upgrade_answer::{incomplete, is_upgrade_of, lost_part};
 use crate::edge::frontend::{
-    Routed, authenticate, identify, negotiate, normalise, origin_check, refresh_request, refusal, release,
-    request_limit, request_route, reservation,
+    Routed, authenticate, identify, negotiate, normalise, origin_check, record_events, refresh_request, refusal,
+    release, request_limit, request_route, reservation,
 };
 use crate::edge::rest::Rest;
 use crate::engine::upstream::Hub;
@@ -211,10 +213,14 @@ async fn answer_request(endpoint: &Endpoint, (parts, context): RequestHead, body
         }
         None => (find_hub(endpoint, parts.uri.path())?, None),
     };
+    let of_history = split_history(parts.uri.path());
+    let is_history = of_history.is_some_and(|base| dial_in.is_some() || is_path(base, &hub.settings().path));
+    let is_connect = !is_negotiate && !is_history;
     let request = Box::new(HubRequest {
         is_negotiate,
-        is_upgrade: !is_negotiate && is_upgrade_of(&parts),
-        is_of_connection: !is_negotiate && context.query.connection_token().is_some(),
+        is_upgrade: is_connect && is_upgrade_of(&parts),
+        is_history,
+        is_of_connection: is_connect && context.query.connection_token().is_some(),
         verified_at: dial_in.as_ref().map(|client| client.verified_at),
         routed: Routed::default(),
         hub,
@@ -244,6 +250,12 @@ async fn answer_hub(endpoint: &Endpoint, mut request: Box<HubRequest>, body: Bod
         endpoint.wait_for_link(&request.hub, request.routed.group()).await;
     }
     Ok(match (client, &request.parts.method) {
+        (HubClient::New(client), _) if request.is_history => {
+            match endpoint.refuse_new_client(&request.hub, &request.routed) {
+                Some(refusal) => refusal,
+                None => Box::pin(record_events::answer_events(endpoint, &request, *client)).await,
+            }
+        }
         (HubClient::New(client), _) if request.is_negotiate => {
             negotiate::answer_negotiation(endpoint, &request, *client)
         }
@@ -263,9 +275,13 @@ async fn answer_hub(endpoint: &Endpoint, mut request: Box<HubRequest>, body: Bod
 /// Checks method, origin and rate of a request, before the client's authorization, so that refusals here cost the app
 /// nothing. Returns its delay in a burst.
 fn admit(endpoint: &Endpoint, request: &mut HubRequest) -> Result<Duration, Response> {
-    let HubRequest { parts, context, is_negotiate, is_upgrade, is_of_connection, .. } = request;
+    let HubRequest { parts, context, is_negotiate, is_upgrade, is_history, is_of_connection, .. } = request;
     refuse_incomplete_upgrade(endpoint, parts, context)?;
-    let methods = if *is_negotiate { &[Method::POST][..] } else { &CONNECTION_METHODS };
+    let methods = match (*is_negotiate, *is_history) {
+        (true, _) => &[Method::POST][..],
+        (_, true) => &[Method::GET],
+        _ => &CONNECTION_METHODS,
+    };
     if !methods.contains(&parts.method) {
         return Err(not_allowed());
     }
@@ -273,13 +289,13 @@ fn admit(endpoint: &Endpoint, request: &mut HubRequest) -> Result<Duration, Resp
     if request.dial_in.is_some() {
         origin_check::drop_foreign_credentials(settings, headers, context.scheme);
     } else if !origin_check::may_connect(settings, headers, context.scheme)
-        && (*is_negotiate || *is_upgrade || *is_of_connection)
+        && (*is_negotiate || *is_upgrade || *is_history || *is_of_connection)
     {
         // A page is counted once per attempt to connect.
         endpoint.counters.refused_origins.add(u64::from(!*is_negotiate));
         return Err(origin_check::refuse(endpoint, parts, context.scheme));
     }
-    match (*is_negotiate, *is_upgrade, *is_of_connection) {
+    match (*is_negotiate || *is_history, *is_upgrade, *is_of_connection) {
         (true, ..) => request_limit::throttle_negotiate(endpoint, &context.source),
         (_, true, _) => request_limit::throttle_connect(endpoint, &context.query),
         (.., true) => Ok(Duration::ZERO),
@@ -340,6 +356,9 @@ fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Respons
     if let Some(hub) = refreshed_hub(endpoint, path) {
         return Ok((hub, true));
     }
+    if let Some(hub) = history_hub(endpoint, path) {
+        return Ok((hub, false));
+    }
     match split_negotiate(path) {
         Some(hub_path) => Ok((endpoint.find_hub(hub_path)?, true)),
         None => Ok((endpoint.find_hub(path)?, false)),
@@ -350,6 +369,11 @@ fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Respons
 fn refreshed_hub(endpoint: &Endpoint, path: &str) -> Option<Arc<Hub>> {
     let hub = endpoint.shared.hubs.find(split_refresh(path)?)?;
     Some(hub).filter(|hub| hub.settings().refreshes_authentication)
+}
+
+/// Finds the hub of a path for event streams of records; `None` for other paths, and for hubs without records.
+fn history_hub(endpoint: &Endpoint, path: &str) -> Option<Arc<Hub>> {
+    endpoint.shared.hubs.find(split_history(path)?).filter(|hub| hub.has_history())
 }
 
 fn too_many_pairs() -> String {
@@ -373,8 +397,9 @@ fn is_for_app(endpoint: &Endpoint, path: &str, context: &RequestContext) -> bool
         return false;
     }
     let hubs = &endpoint.shared.hubs;
-    let is_of_hub =
-        hubs.find(split_negotiate(path).unwrap_or(path)).is_some() || refreshed_hub(endpoint, path).is_some();
+    let is_of_hub = hubs.find(split_negotiate(path).unwrap_or(path)).is_some()
+        || refreshed_hub(endpoint, path).is_some()
+        || history_hub(endpoint, path).is_some();
     let is_known = !hubs.is_empty() && !is_of_hub;
     let may_leave = endpoint.shared.settings.relay.pass_through && !context.is_forwarded;
     may_leave && is_known && !is_private(path)

@@ -1,20 +1,17 @@
 //! Sends to recorded groups and users, and requests about their records.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use bytestring::ByteString;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
-    Position, RecordAct, RecordPage, RecordRefusal, RecordReply, RecordRequest, RecordedMessage, RecordedSet,
-    ServiceMessage,
+    Position, RecordAct, RecordPage, RecordRefusal, RecordReply, RecordRequest, RecordedSet, ServiceMessage,
 };
 
 use super::addressee::Addressee;
 use super::rest_error::RestError;
+use crate::engine::shard::recorded_json;
 use crate::features::message_log::SEND_ID_MAX_BYTES;
 use crate::fleet::FleetDelivery;
 
@@ -73,7 +70,8 @@ pub(super) fn accepted(reply: RecordReply) -> Result<RecordReply, RestError> {
 pub(super) fn page_answer(page: &RecordPage) -> Response {
     let position = |number| Position { epoch: page.epoch, number }.to_string();
     let last = page.messages.last().map_or(page.after, |message| message.number);
-    let items: Vec<Value> = page.messages.iter().map(|message| item(&position(message.number), message)).collect();
+    let items: Vec<Value> =
+        page.messages.iter().map(|message| recorded_json(&position(message.number), message)).collect();
     let body = json!({
         "items": items,
         "position": position(last),
@@ -83,13 +81,4 @@ pub(super) fn page_answer(page: &RecordPage) -> Response {
         "finished": page.is_finished,
     });
     Json(body).into_response()
-}
-
-/// Item of a page. A message that was sent without JSON has a position only.
-fn item(position: &str, message: &RecordedMessage) -> Value {
-    let send = ServiceMessage::decode(&message.body).ok().flatten();
-    let payload = send.as_ref().and_then(ServiceMessage::payloads).and_then(|payloads| payloads.get(HubProtocol::Json));
-    let item = payload.and_then(|payload| HubProtocol::Json.followed_item(position, payload).ok());
-    let value = item.and_then(|item| HubProtocol::Json.value::<BTreeMap<String, Value>>(&item).ok());
-    value.map_or_else(|| json!({ "position": position }), |value| json!(value))
 }

@@ -5,15 +5,14 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Deserialize;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 use trunkline_protocol::fleet::{MovedFollow, Wanted};
 use trunkline_protocol::hub::{
     CallScan, Completion, HubMessage, HubProtocol, MessageKind, Outcome, Payload, PayloadError, StreamItem,
     whole_messages,
 };
 use trunkline_protocol::service::{
-    Payloads, Position, RecordAct, RecordPage, RecordReply, RecordRequest, RecordStart, RecordedMessage, RecordedSet,
-    ServiceMessage,
+    Payloads, Position, RecordAct, RecordPage, RecordReply, RecordRequest, RecordStart, RecordedSet,
 };
 
 use super::command::{RecordEvent, RecordedCommand};
@@ -23,6 +22,7 @@ use super::delivery::framed::message_frame;
 use super::delivery::send_run::SendRun;
 use super::delivery::{BatchMode, Flush};
 use super::followers::{FOLLOWS_MAX, FollowKey, FollowStage, FollowedSet, Follower};
+use super::record_news::{RecordNews, payloads_of};
 use super::shard_core::ShardCore;
 use super::shared::recorder::RequestOrigin;
 use super::slot::Slot;
@@ -38,7 +38,7 @@ const CHECK_AFTER_S: u32 = 5;
 const CHECKS_MAX: usize = 256;
 
 /// Claim with a group that its user may follow without being a member.
-const FOLLOW_CLAIM: &str = "trunkline.follow";
+pub(crate) const FOLLOW_CLAIM: &str = "trunkline.follow";
 
 /// Argument of a follow.
 #[derive(Debug, Deserialize)]
@@ -167,12 +167,29 @@ impl ShardCore {
     }
 
     fn add_follower(&mut self, key: FollowKey, follower: Follower) {
-        if self.followers.add(key.clone(), follower)
-            && let Some(interest) = &self.context.shared.interest
-        {
-            interest.enter(key.0, wanted(&key.1));
+        if self.followers.add(key.clone(), follower) {
+            self.begin_interest(&key);
         }
         self.read_due(&key);
+    }
+
+    fn begin_interest(&self, key: &FollowKey) {
+        if let Some(interest) = &self.context.shared.interest {
+            interest.enter(key.0, wanted(&key.1));
+        }
+    }
+
+    /// Opens the news of a record for a reader. `opened` gets them once other nodes send new messages here.
+    pub(crate) fn open_news(&mut self, key: FollowKey, opened: oneshot::Sender<broadcast::Receiver<RecordNews>>) {
+        let (news, is_first) = self.followers.add_reader(key.clone());
+        if is_first {
+            self.begin_interest(&key);
+        }
+        let open = move || drop(opened.send(news));
+        match &self.context.shared.interest {
+            Some(interest) => interest.when_confirmed(key.0, wanted(&key.1), Box::new(open)),
+            None => open(),
+        }
     }
 
     fn is_member(&self, slot: Slot, hub: HubIndex, set: &RecordedSet) -> bool {
@@ -338,6 +355,7 @@ impl ShardCore {
         }
         let Some(set) = &mut followed else { return };
         (set.active_at, set.newest) = (self.tick, *position);
+        set.report(*position, event);
         match event {
             RecordEvent::Message(send) => {
                 let mut item = ItemFrames::new(*position, &send.payloads);
@@ -510,10 +528,6 @@ fn read_terms(protocol: HubProtocol, message: &[u8]) -> Result<FollowTerms, Stri
 fn holds_claim(client: &Client, group: &str) -> bool {
     let opening = client.cold().read_opening().unwrap_or_default();
     opening.claims.iter().any(|(name, value)| name == FOLLOW_CLAIM && value == group)
-}
-
-fn payloads_of(message: &RecordedMessage) -> Option<Payloads> {
-    ServiceMessage::decode(&message.body).ok()??.payloads().cloned()
 }
 
 fn wanted(set: &RecordedSet) -> Wanted<'_> {

@@ -14,13 +14,19 @@ use std::rc::Rc;
 
 use bytestring::ByteString;
 use indexmap::IndexMap;
+use tokio::sync::broadcast;
 use trunkline_protocol::service::{Position, RecordPage, RecordStart, RecordedMessage, RecordedSet};
 
+use super::command::RecordEvent;
+use super::record_news::RecordNews;
 use super::slot::Slot;
 use crate::engine::upstream::HubIndex;
 
 /// Maximum number of followed records of a connection.
 pub(super) const FOLLOWS_MAX: usize = 1000;
+
+/// Maximum number of events that wait for a reader. A reader that misses some reads the record.
+const NEWS_MAX: usize = 64;
 
 /// Hub and set of a followed record.
 pub(super) type FollowKey = (HubIndex, RecordedSet);
@@ -52,17 +58,13 @@ pub(super) struct Follower {
 impl Follower {
     /// Whether this message is the next one for the follower. After a gap the follower reads.
     pub(super) fn takes(&mut self, position: Position) -> bool {
-        let RecordStart::After(epoch, number) = self.start else { return false };
-        if self.stage != FollowStage::Live || (epoch == position.epoch && position.number <= number) {
-            return false;
-        }
-        // The first message of a record, for followers from before its begin.
-        let is_next = position.number == number + 1 && epoch == position.epoch || epoch == 0 && position.number == 1;
+        let is_next = self.start.is_next(position).filter(|_| self.stage == FollowStage::Live);
         match is_next {
-            true => self.start = RecordStart::after(position),
-            false => self.stage = FollowStage::Reads(0),
+            Some(true) => self.start = RecordStart::after(position),
+            Some(false) => self.stage = FollowStage::Reads(0),
+            None => {}
         }
-        is_next
+        is_next == Some(true)
     }
 
     /// Part of a page for this follower; `None` if the page does not follow its last message.
@@ -104,9 +106,27 @@ pub(super) struct FollowedSet {
     pub(super) reading: Option<RecordStart>,
     /// Tick of the last message or read.
     pub(super) active_at: u32,
+    /// News for readers that are no clients of the shard.
+    news: Option<broadcast::Sender<RecordNews>>,
 }
 
 impl FollowedSet {
+    fn is_followed(&self) -> bool {
+        !self.followers.is_empty() || self.has_readers()
+    }
+
+    fn has_readers(&self) -> bool {
+        self.news.as_ref().is_some_and(|news| news.receiver_count() > 0)
+    }
+
+    /// Reports an event to the readers.
+    pub(super) fn report(&self, position: Position, event: &RecordEvent) {
+        if let Some(news) = self.news.as_ref().filter(|_| self.has_readers()) {
+            // The last reader may have just left.
+            drop(news.send(RecordNews::new(position, event)));
+        }
+    }
+
     /// Starts another read of followers after a page that is older than a delivered message.
     pub(super) fn catch_up(&mut self) {
         let newest = self.newest;
@@ -158,9 +178,9 @@ impl Followers {
         self.sets.remove(key)
     }
 
-    /// Puts a set back. Returns `false` if it has no followers, and so is gone.
+    /// Puts a set back. Returns `false` if it has no followers and no readers, and so is gone.
     pub(super) fn put_back(&mut self, key: &FollowKey, set: FollowedSet) -> bool {
-        let is_followed = !set.followers.is_empty();
+        let is_followed = set.is_followed();
         if is_followed {
             self.sets.insert(key.clone(), set);
         }
@@ -176,6 +196,13 @@ impl Followers {
         let is_first = !self.sets.contains_key(&key);
         self.sets.entry(key).or_default().followers.insert(follower.slot, follower);
         is_first
+    }
+
+    /// Adds a reader of a record's events from now on. Also returns whether its set is new.
+    pub(super) fn add_reader(&mut self, key: FollowKey) -> (broadcast::Receiver<RecordNews>, bool) {
+        let is_first = !self.sets.contains_key(&key);
+        let news = &mut self.sets.entry(key).or_default().news;
+        (news.get_or_insert_with(|| broadcast::channel(NEWS_MAX).0).subscribe(), is_first)
     }
 
     /// Follows of a connection, each with its record.
