@@ -1,6 +1,6 @@
 //! Records of groups of a real ASP.NET Core app, which has no code for these.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value as Json, json};
