@@ -80,7 +80,7 @@ pub(crate) use delivery::outbox::{Need, Outbox};
 pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
-pub(crate) use follow::FOLLOW_CLAIM;
+pub(crate) use follow::{FOLLOW_CLAIM, name_of_set};
 pub(crate) use inbox::{
     AppSocket, ClientStream, CommandBatch, DirectUpgrade, Inbox, PendingConnection, ShardMessage, ShardSender,
 };

@@ -118,7 +118,7 @@ impl RecordLanes {
         is_empty.is_some_and(|is_empty| is_empty || self.log().contains(key))
     }
 
-    /// Takes what is known of a record in the store, for its next round. Also returns whether it is still so.
+    /// Takes the last seen state of a record in the store, for its next round. Also returns whether it is current.
     pub(super) fn take_stored(&self, key: &RecordKey) -> (Option<StoredParts>, bool) {
         let is_as_stored = self.is_as_stored(key);
         (self.stored().remove(key).map(|(parts, _)| parts), is_as_stored)

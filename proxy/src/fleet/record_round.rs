@@ -28,7 +28,7 @@ use crate::ground::clock::unix_ms;
 /// Time for which the store keeps a part beyond the age of its messages.
 const PART_MARGIN: Duration = Duration::from_secs(20);
 
-/// Records of a round in the store, or why they can't be used. Without a store there are none.
+/// Records of a round in the store, or why they can't be used. Empty without a store.
 type RoundParts = HashMap<RecordKey, Result<StoredParts, RecordRefused>>;
 
 /// A carried out change: the position, and the message for members and followers, unless the send was repeated.
@@ -59,6 +59,7 @@ impl Fleet {
                 None => drop(reply.send(self.read_record(hub, &request))),
                 Some(Ok((position, Some(recorded)))) => {
                     let named = NamedHub::of_key(self.shared(), hub);
+                    self.records().counters.appended.add(u64::from(recorded.end.is_none()));
                     let message = ServiceMessage::Recorded(recorded);
                     let delivery = FleetEntry::from_fleet(self).begin_delivery(&named, message).await;
                     tokio::spawn(async move { reply.send(receipt(position, delivery.await)) });
@@ -116,7 +117,7 @@ impl Fleet {
         match read.inspect_err(|_| self.records().forget(key))? {
             StoredRecord::Same => Ok(known),
             StoredRecord::Nothing => {
-                // A record that another node gave to this one, or whose messages are all too old, stays.
+                // A record from another node, or with expired messages only, stays.
                 if is_known && self.records().log().oldest(key).is_some() {
                     self.records().forget(key);
                 }
@@ -168,7 +169,6 @@ impl Fleet {
                 let app = self.fleet_relay().owner_of(hub);
                 let (terms, send) = (self.terms_of(hub, request), (request.id.as_ref(), request.body.clone()));
                 let appended = self.records().log().append(&key, (&app, terms), send, unix_ms())?;
-                self.records().counters.appended.add(u64::from(!appended.is_repeated));
                 let position = appended.position;
                 Ok((position, (!appended.is_repeated).then(|| recorded(position, None))))
             }
@@ -196,7 +196,7 @@ impl Fleet {
         member.is_none_or(|member| member.state(now_ms) == MemberState::Unreachable)
     }
 
-    /// Writes what is new in the records of a round. What can't be written is refused.
+    /// Writes the new messages of a round's records. Changes of a record that can't be written are refused.
     async fn write_parts(&self, hub: &str, parts: &mut RoundParts, changed: &HashSet<RecordedSet>) {
         let Some(store) = self.store() else { return };
         let changed = parts.iter_mut().filter(|(key, _)| changed.contains(&key.1));

@@ -25,13 +25,13 @@ use trunkline_protocol::service::{Position, RecordAct, RecordPage, RecordRequest
 
 use super::InFlight;
 use super::connect::terms;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, STOPPING};
 use super::hub_request::{HubRequest, NewClient};
 use super::plain_response::{plain, unavailable};
 use super::request_limit::{count_connected, take_permit};
 use super::request_query::RequestQuery;
 use crate::engine::shard::{
-    FOLLOW_CLAIM, NewsKind, RecordNews, Recorder, RequestOrigin, RevocationMark, Shared, recorded_json,
+    FOLLOW_CLAIM, NewsKind, RecordNews, Recorder, RequestOrigin, RevocationMark, Shared, name_of_set, recorded_json,
 };
 use crate::engine::upstream::Hub;
 use crate::features::admission::Admission;
@@ -66,7 +66,8 @@ async fn open(endpoint: &Endpoint, request: &HubRequest, user: User) -> Result<R
     let (set, start) = read_query(&context.query, &parts.headers, &user)?;
     let shared = endpoint.shared.clone();
     let Some(recorder) = shared.recorder().cloned().filter(|_| hub.history_of(&set).is_some()) else {
-        let text = format!("{} is not recorded: the operator's rules ([[history]]) name none like it", set_name(&set));
+        let text =
+            format!("{} is not recorded: the operator's rules ([[history]]) name none like it", name_of_set(&set));
         return Err(plain(StatusCode::NOT_FOUND, text));
     };
     let terms = terms(hub, &user);
@@ -81,13 +82,19 @@ async fn open(endpoint: &Endpoint, request: &HubRequest, user: User) -> Result<R
     count_connected(endpoint, context.source.peer);
     let key = (hub.index(), set.clone());
     endpoint.shard.post(move |state| state.core.open_news(key, opened));
-    let stopping = || unavailable(Cause::Drained, super::endpoint::STOPPING);
+    let until = Instant::now() + OPEN_TIMEOUT;
+    let unread = |problem: &str| unavailable(Cause::NodeStarting, format!("the record can't be read: {problem}"));
     let reader = RecordReader { start, is_live: false, is_over: false, events: VecDeque::new() };
     let mut stream = RecordStream {
         admission: endpoint.admission.clone(),
         _in_flight: InFlight::new(shared.clone()),
         _permit: permit,
-        news: news.await.map_err(|_| stopping())?,
+        news: match timeout_at(until, news).await {
+            Ok(Ok(news)) => news,
+            Ok(Err(_)) => return Err(unavailable(Cause::Drained, STOPPING)),
+            Err(_) => return Err(unread("another node does not answer: try again")),
+        },
+        checked_at: Instant::now(),
         shared,
         recorder,
         hub: hub.clone(),
@@ -99,14 +106,13 @@ async fn open(endpoint: &Endpoint, request: &HubRequest, user: User) -> Result<R
         let text = format!(
             "the access token permits no history of {}: its claim {FOLLOW_CLAIM} does not name the group, and its user \
              is not a member by REST",
-            set_name(&stream.set)
+            name_of_set(&stream.set)
         );
         return Err(plain(StatusCode::FORBIDDEN, text));
     }
-    let until = Instant::now() + OPEN_TIMEOUT;
     while let Err(problem) = stream.read().await {
         if Instant::now() >= until {
-            return Err(unavailable(Cause::NodeStarting, format!("the record can't be read: {problem}")));
+            return Err(unread(&problem));
         }
         sleep(READ_INTERVAL).await;
     }
@@ -142,10 +148,6 @@ fn read_query(query: &RequestQuery, headers: &HeaderMap, user: &User) -> Result<
     Ok((set, start))
 }
 
-fn set_name(set: &RecordedSet) -> String {
-    if set.is_user { "the user".into() } else { format!("the group '{}'", set.name) }
-}
-
 /// Permission of a stream, for as long as a connection with its token would stay open.
 struct StreamAccess {
     user: Option<String>,
@@ -165,6 +167,7 @@ struct RecordStream {
     access: StreamAccess,
     news: broadcast::Receiver<RecordNews>,
     reader: RecordReader,
+    checked_at: Instant,
     _permit: Option<Box<ClientPermit>>,
     _in_flight: InFlight,
 }
@@ -173,10 +176,17 @@ impl RecordStream {
     /// Waits for the next event. `None` at the end.
     async fn next(&mut self) -> Option<Event> {
         loop {
+            if self.checked_at.elapsed() >= CHECK_INTERVAL {
+                // Also while events wait: a slow client may have lost its permission.
+                if !self.may_read() {
+                    return None;
+                }
+                self.checked_at = Instant::now();
+            }
             if let Some(event) = self.reader.events.pop_front() {
                 return Some(event);
             }
-            if self.reader.is_over || !self.may_read() {
+            if self.reader.is_over {
                 return None;
             }
             if !self.reader.is_live {

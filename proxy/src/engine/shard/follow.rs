@@ -143,7 +143,7 @@ impl ShardCore {
         if !is_recorded {
             return Err(format!(
                 "{} is not recorded: the operator's rules ([[history]]) name none like it.",
-                named(&set)
+                name_of_set(&set)
             ));
         }
         let is_by_token = !set.is_user && holds_claim(client, &set.name);
@@ -153,7 +153,7 @@ impl ShardCore {
         for (known, follower) in self.followers.of_connection(slot, &connection) {
             follows += 1;
             if *known == key || follower.invocation_id == *id {
-                return Err(format!("The connection follows {} already.", named(&known.1)));
+                return Err(format!("The connection follows {} already.", name_of_set(&known.1)));
             }
         }
         if follows >= FOLLOWS_MAX {
@@ -406,7 +406,10 @@ impl ShardCore {
                     (FollowStage::Waits(_), true) => follower.stage = FollowStage::Reads(0),
                     (FollowStage::Waits(_), false) | (_, true) => {}
                     (_, false) => {
-                        core.complete_follow(follower, Some(&format!("The connection has left {}.", named(&key.1))));
+                        core.complete_follow(
+                            follower,
+                            Some(&format!("The connection has left {}.", name_of_set(&key.1))),
+                        );
                         set.followers.swap_remove(&slot);
                     }
                 }
@@ -423,7 +426,7 @@ impl ShardCore {
                 set.followers.retain(|_, follower| match follower.stage {
                     _ if core.client_of(follower).is_none() => false,
                     FollowStage::Waits(until) if until <= now => {
-                        let text = format!("The connection is no member of {}.", named(&key.1));
+                        let text = format!("The connection is no member of {}.", name_of_set(&key.1));
                         core.complete_follow(follower, Some(&text));
                         false
                     }
@@ -534,6 +537,7 @@ fn wanted(set: &RecordedSet) -> Wanted<'_> {
     if set.is_user { Wanted::User(&set.name) } else { Wanted::Group(&set.name) }
 }
 
-fn named(set: &RecordedSet) -> String {
+/// Name of a group or user in texts for people.
+pub(crate) fn name_of_set(set: &RecordedSet) -> String {
     if set.is_user { "the user".into() } else { format!("the group '{}'", set.name) }
 }

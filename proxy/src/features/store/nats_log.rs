@@ -29,7 +29,7 @@ const READ_MAX: usize = 1000;
 /// Interval between reads from a server that does not have the newest message yet.
 const LAG_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Status of the message behind the last one of a read.
+/// Status that ends a read.
 const END_OF_READ: u16 = 204;
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Records of groups and users in the store: a log for each, of the parts that were written together.
 //!
 //! ```text
-//!  sends of a round ─► one part ─► log, if its newest revision is the one that the recorder knows
+//!  sends of a round ─► one part ─► log, unless another recorder has appended
 //!  new recorder ◄─ all parts, joined ◄─ log
 //! ```
 //!
