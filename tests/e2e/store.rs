@@ -216,11 +216,13 @@ fn every_acknowledged_write_survives_the_kill_of_each_server_in_turn() {
         for (round, server) in servers.iter_mut().enumerate() {
             server.process.kill().await?;
             let end = tokio::time::Instant::now() + Duration::from_secs(4);
-            let mut number = 0;
-            while tokio::time::Instant::now() < end || number == 0 {
+            let (mut number, mut written) = (0, 0);
+            // Two of three servers go on, as soon as they have elected leaders.
+            while tokio::time::Instant::now() < end || written == 0 {
                 let path = format!("/users/ann-{round}-{number}/groups/red");
                 if scene.back_end(number % 2)?.status(Method::PUT, &format!("{path}?ttl=600")).await? == 200 {
                     acknowledged.push(path);
+                    written += 1;
                 }
                 let user = format!("ben-{round}-{number}");
                 scene.revoke(number % 2, &user).await?;
@@ -229,7 +231,6 @@ fn every_acknowledged_write_survives_the_kill_of_each_server_in_turn() {
             server.start_again(fixture).await?;
             scene.settles("trunkline_store_unwritten", 0.0).await?;
         }
-        assert!(!acknowledged.is_empty());
         scene.kill_all().await?;
         scene.start()?;
         scene.ready().await?;
