@@ -3,6 +3,7 @@
 mod client;
 mod close_order;
 mod groups;
+mod history;
 pub mod interface;
 mod members;
 mod question;
@@ -23,6 +24,7 @@ use crate::hub_core::HubCore;
 
 pub use client::{Client, ClientAnswer};
 pub use groups::Groups;
+pub use history::History;
 pub use members::{Member, Members};
 pub use question::Answer;
 pub use receivers::Receivers;
@@ -125,8 +127,14 @@ impl Clients {
         Users::new(&self.core).is_online(user_id).await
     }
 
+    /// Records of the hub's groups and users.
+    #[must_use]
+    pub fn history(&self) -> History {
+        History::new(&self.core)
+    }
+
     fn to(&self, to: SendTarget) -> Receivers {
-        Receivers { core: Arc::clone(&self.core), to }
+        Receivers { core: Arc::clone(&self.core), to, id: None }
     }
 }
 

@@ -259,6 +259,34 @@ pub enum SendError {
     /// Too many sends to this client are already waiting. Nothing was sent.
     #[error("{0} sends wait for this client already: await each before the next")]
     TooManyWaiting(usize),
+    /// The message to a recorded group or user was not recorded, or no node has confirmed it.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// Error of a [record](crate::Hub::history). A refused send reaches no client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// The record is finished. It takes messages again after its deletion or the end of its age.
+    #[error("the record is finished: delete it to begin another one")]
+    Finished,
+    /// There is no record to end or delete.
+    #[error("there is no such record")]
+    NotFound,
+    /// Another message was sent with this [id](crate::Receivers::id).
+    #[error("another message was sent with this id")]
+    OtherMessage,
+    /// The group or user of a send with an id is not recorded.
+    #[error("an id is for sends to recorded groups and users: see Hub::history")]
+    NotRecorded,
+    /// The message is larger than a recorded one may be.
+    #[error("{0}")]
+    TooLarge(String),
+    /// No node has confirmed the message. It may have been recorded: a repeated send with the same
+    /// [id](crate::Receivers::id) is recorded once.
+    #[error("the record is not available: {0}")]
+    Unavailable(String),
 }
 
 /// Error of a message to a raw connection that was not sent.

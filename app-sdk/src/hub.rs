@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::routing::MethodRouter;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::{HubManifest, SlowClients, Transport};
+use trunkline_protocol::manifest::{HubManifest, RecordedNames, SlowClients, Transport};
 
 use crate::brief_debug::brief_debug;
 use crate::error::BuildError;
@@ -22,9 +22,13 @@ use crate::presence::{
 #[cfg(feature = "typescript")]
 use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
+use hub_settings::check_history;
 pub(crate) use hub_settings::{HubSettings, check_sub_protocols, checked_name, millis};
 pub(crate) use methods::MethodTable;
 pub use methods::Methods;
+
+/// Method of nodes in hubs with records, unless their option `--history-method` renames it.
+const FOLLOW_METHOD: &str = "Follow";
 
 /// A hub: methods that clients can call at a path.
 ///
@@ -590,6 +594,43 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Records what is sent to groups whose name matches a pattern, such as `room-*`: nodes keep this number of
+    /// messages of each group, for this time at most. Members get each message as ever. They can also follow the
+    /// record by the stream `Follow`, which returns missed messages first, and by `EventSource`: see *Missed messages* in
+    /// the book.
+    ///
+    /// A [send](crate::Receivers::send) to such a group completes when it is recorded and delivered at all nodes, with
+    /// its [position](crate::Sent::position). If it can't be recorded it reaches no client. With an
+    /// [id](crate::Receivers::id) it can be repeated safely. Sends to all clients, connections and other groups are not
+    /// recorded. The nodes have to be one fleet (`--peers`). The first matching pattern counts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use trunkline::{Context, Hub, HubError};
+    ///
+    /// async fn say(ctx: Context, room: String, text: String) -> Result<(), HubError> {
+    ///     let sent = ctx.clients().group(format!("room-{room}")).send("Said", (text,)).await?;
+    ///     println!("recorded at {:?}", sent.position());
+    ///     Ok(())
+    /// }
+    ///
+    /// let hub: Hub = Hub::new("/chat").history("room-*", 1000, Duration::from_secs(3600)).method("Say", say);
+    /// ```
+    pub fn history(self, groups: impl Into<String>, messages: u32, age: Duration) -> Self {
+        self.record(false, groups.into(), messages, age)
+    }
+
+    /// Records what is sent to users whose id matches a pattern, like [`history`](Self::history). A user follows its
+    /// own record.
+    pub fn history_of_users(self, users: impl Into<String>, messages: u32, age: Duration) -> Self {
+        self.record(true, users.into(), messages, age)
+    }
+
+    fn record(mut self, of_users: bool, names: String, messages: u32, age: Duration) -> Self {
+        self.settings.history.push(RecordedNames { of_users, names, messages, age_ms: millis(age) });
+        self
+    }
+
     /// Sets the maximum size of a client's queue of received messages, before its proxy is asked to pause the client;
     /// 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
@@ -648,6 +689,7 @@ impl Hub<()> {
             return Err(BuildError::NoTransport(name));
         }
         check_sub_protocols(&name, &self.settings.sub_protocols)?;
+        check_history(&name, &self.settings.history)?;
         if millis(self.settings.keep_alive_interval) == 0 {
             return Err(BuildError::KeepAliveInterval(name));
         }
@@ -661,6 +703,9 @@ impl Hub<()> {
         };
         for method in self.methods.bind(&(), &filters) {
             methods.add_method(&name, method)?;
+        }
+        if !self.settings.history.is_empty() && methods.find(FOLLOW_METHOD).is_some() {
+            return Err(BuildError::FollowMethod(name));
         }
         let presence = PresenceHooks {
             on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind(&())).collect(),
@@ -762,6 +807,23 @@ mod tests {
         assert!(hub.methods.find("Send").is_none());
         let doubled = Hub::new("/chat").method("Send", nothing).method("send", nothing).build();
         assert!(matches!(doubled, Err(BuildError::DuplicateMethod { .. })));
+    }
+
+    #[test]
+    fn records_have_limits_and_take_the_name_of_a_method() {
+        let hour = Duration::from_secs(3600);
+        let recorded = || Hub::new("/chat").history("room-*", 100, hour).history_of_users("*", 1, hour);
+        let history = built(recorded()).manifest.history;
+        assert_eq!(
+            history.iter().map(|it| (it.of_users, &*it.names)).collect::<Vec<_>>(),
+            [(false, "room-*"), (true, "*")]
+        );
+        for (names, messages, age) in [("", 1, hour), ("a", 0, hour), ("a", 1, Duration::ZERO), ("a", 1, hour * 1000)] {
+            let built = Hub::new("/chat").history(names, messages, age).build();
+            assert!(matches!(built, Err(BuildError::History { .. })), "{names} {messages} {age:?}");
+        }
+        assert!(matches!(recorded().method("follow", nothing).build(), Err(BuildError::FollowMethod(_))));
+        assert!(Hub::new("/chat").method("Follow", nothing).build().is_ok());
     }
 
     #[test]

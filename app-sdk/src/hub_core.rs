@@ -13,6 +13,7 @@
 mod acks;
 mod client_sends;
 mod connections;
+mod records;
 mod result_requests;
 mod result_wait;
 
@@ -38,6 +39,7 @@ pub(crate) use acks::{Acks, WAITING_MAX, announce_shutdown, fence};
 use client_sends::{ClientSends, connection_data};
 pub(crate) use connections::TakenOver;
 use connections::{Connections, RecentIds, TakeOvers};
+pub(crate) use records::Records;
 pub(crate) use result_requests::{Addressee, ClientResult, NoResultReason, TooManyRequests};
 use result_requests::{ClientResults, ID_PREFIX, Registered};
 pub(crate) use result_wait::{ExpectedResult, InboxOverfull, ResultWait};
@@ -58,6 +60,7 @@ pub(crate) struct HubCore {
     pub(crate) reassigned: RecentIds,
     /// Limit of concurrent queries about groups and users.
     pub(crate) questions: QueryLimit,
+    pub(crate) records: Records,
 }
 
 impl HubCore {
@@ -76,12 +79,18 @@ impl HubCore {
             has_reassignments: AtomicBool::new(false),
             reassigned: RecentIds::default(),
             questions: QueryLimit::default(),
+            records: Records::new(&[]),
             instance,
             protocols,
             naming,
             limits,
             outbound,
         }
+    }
+
+    /// Sets the recorded groups and users.
+    pub(crate) fn with_records(self, records: Records) -> Self {
+        Self { records, ..self }
     }
 
     pub(crate) fn codec(&self, protocol: HubProtocol) -> Codec {

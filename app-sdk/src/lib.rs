@@ -288,14 +288,16 @@ pub use call::{CloseReason, FromContext, Rehomed};
 #[doc(hidden)]
 pub use clients::interface;
 pub use clients::{
-    Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, NotAcknowledged,
+    Answer, CallerClients, Client, ClientAnswer, Clients, Groups, History, Member, Members, NotAcknowledged,
     NotAcknowledgedReason, Receivers, Sent, Users,
 };
 pub use context::request::{Claims, Query};
 pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context, Items};
 pub use encode::Arguments;
-pub use error::{AskError, BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
+pub use error::{
+    AskError, BuildError, GroupError, HistoryError, HubError, InvokeError, RawSendError, SendError, UnknownHub,
+};
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use http;
 pub use hub::{Hub, Methods};

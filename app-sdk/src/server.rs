@@ -36,7 +36,7 @@ use crate::dial::PlainHttp;
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, CompleteHub};
-use crate::hub_core::HubCore;
+use crate::hub_core::{HubCore, Records};
 use crate::link::{LinkSocket, SlotKey};
 use crate::outbound::Outbound;
 use crate::raw::{RawDispatcher, RawEndpoint, RawHandler};
@@ -472,7 +472,8 @@ impl Server {
                 self.negotiators.insert(name.clone(), handler);
             }
             let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-            let core = HubCore::new(Arc::clone(&self.core.instance), protocols, naming, hub.settings.limits, outbound);
+            let core = HubCore::new(Arc::clone(&self.core.instance), protocols, naming, hub.settings.limits, outbound)
+                .with_records(Records::new(&hub.settings.history));
             let dispatcher = Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone());
             write_lock(&self.core.hubs).insert(name, dispatcher);
         }

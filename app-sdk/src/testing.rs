@@ -42,7 +42,8 @@
 //! | HTTP routes that send or use a [`User`](crate::User) | [`TestServer::handle`] and `tower::ServiceExt::oneshot` |
 //!
 //! The kit omits what proxies do: pausing of fast senders, message size limits, slow clients, keep-alive and
-//! timeouts, origins, transports, tokens of other issuers and token expiry. It also omits raw endpoints.
+//! timeouts, origins, transports, tokens of other issuers and token expiry. It also omits raw endpoints, and
+//! following of records.
 //! `on_negotiate` runs only for clients that [negotiate](Connect::negotiate), so that other tests need no sessions.
 
 mod admission;
@@ -50,6 +51,7 @@ mod call_error;
 mod client_inbox;
 mod client_wire;
 mod fake_proxy;
+mod fake_records;
 #[cfg(test)]
 mod from_outside;
 mod leaving;

@@ -19,6 +19,7 @@
 //! | [`wire`] | names on the wire: paths, headers, claims, close codes |
 //! | [`id`] | connection ids and other random names |
 //! | [`host_pattern`] | host patterns of operators |
+//! | [`pattern`] | patterns of names, with wildcards |
 //! | [`json_text`] | JSON values that pass through without loss |
 //! | [`trace_context`] | W3C trace context of a request or message |
 //! | [`public_text`] | texts that must not be secrets: public keys, key sets, JSON |
@@ -50,6 +51,7 @@ pub mod limits;
 pub mod manifest;
 mod message_pack;
 pub mod negotiate;
+pub mod pattern;
 pub mod public_text;
 pub mod service;
 pub mod token;

@@ -1,5 +1,7 @@
 //! All limits, with their reasons. Sizes are in bytes, times in the unit of the name.
 
+use std::time::Duration;
+
 /// Default maximum size of a client message, including framing; the official server's default.
 pub const HUB_MESSAGE_MAX_BYTES: usize = 32 * 1024;
 
@@ -175,6 +177,22 @@ pub const PRESENCE_TEXT_MAX_BYTES: usize = 256;
 
 /// How long the nodes' views of members may differ before it is reported: some nodes notice a start or stop earlier.
 pub const AGREEMENT_GRACE_MS: u64 = 5_000;
+
+/// Default number of kept messages of a record.
+pub const HISTORY_MESSAGES: u32 = 1000;
+/// Maximum number of kept messages of a record; more belong into a database.
+pub const HISTORY_MESSAGES_MAX: u32 = 1_000_000;
+
+/// Default time for which a message of a record is kept: an hour.
+pub const HISTORY_AGE_MS: u64 = 3600 * 1000;
+
+/// Shortest time for which a message of a record is kept.
+pub const HISTORY_AGE_MIN: Duration = Duration::from_secs(1);
+/// Longest time for which a message of a record is kept; archives are no task of a node.
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Maximum number of patterns of recorded groups and users of a hub, each tried for a send.
+pub const HISTORY_PATTERNS_MAX: usize = 256;
 
 const _: () = assert!(HUB_MESSAGE_MAX_BYTES < LINK_FRAME_MAX_BYTES);
 const _: () = assert!(LINK_PING_INTERVAL_MS * 2 < LINK_TIMEOUT_MS);

@@ -115,6 +115,23 @@ pub struct HubManifest {
     /// Whether proxies with `--compress` compress messages of the hub's clients.
     #[serde(default = "compressed_by_default")]
     pub compress: bool,
+    /// Recorded groups and users; the first match counts. Others are not recorded.
+    #[serde(default)]
+    pub history: Vec<RecordedNames>,
+}
+
+/// Groups or users of a hub whose messages are recorded, and how much is kept of each record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedNames {
+    /// Whether the pattern is of user ids rather than of group names.
+    pub of_users: bool,
+    /// Pattern of the names.
+    pub names: String,
+    /// Number of newest messages that are kept.
+    pub messages: u32,
+    /// Time for which a message is kept.
+    pub age_ms: u64,
 }
 
 /// App servers of older versions have not decided, so the proxy's flag decides.
@@ -200,6 +217,7 @@ impl HubManifest {
             is_movable: false,
             presence: PresenceScope::default(),
             compress: true,
+            history: Vec::new(),
         }
     }
 

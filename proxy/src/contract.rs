@@ -26,6 +26,7 @@ mod acknowledgements;
 mod announcements;
 mod app_keys;
 mod app_rates;
+mod app_records;
 mod carried_requests;
 mod channel_hellos;
 mod client_messages;

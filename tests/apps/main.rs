@@ -7,6 +7,7 @@ mod ends;
 mod members;
 mod moves;
 mod plain;
+mod records;
 mod roles;
 mod sends;
 mod web;
@@ -32,6 +33,7 @@ enum App {
     Ends,
     Members,
     Moves(moves::MovesSettings),
+    Records,
     Roles(roles::RolesSettings),
     Sends,
     Web(web::WebSettings),
@@ -49,6 +51,7 @@ async fn main() -> anyhow::Result<()> {
         App::Ends => ends::serve(listener).await,
         App::Members => members::serve(listener).await,
         App::Moves(settings) => moves::serve(listener, settings).await,
+        App::Records => records::serve(listener).await,
         App::Roles(settings) => roles::serve(listener, settings).await,
         App::Sends => sends::serve(listener).await,
         App::Web(settings) => web::serve(listener, settings).await,

@@ -11,29 +11,32 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, CLIENTS_FOLDER, Kind, Streamed};
-use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, Proxy};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::exchange;
 use trunkline_tests::harness::nats::Nats;
 use trunkline_tests::harness::process::Process;
-use trunkline_tests::harness::scenario::{Fixture, is_full, run_test};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token::signed;
+
+/// Hub of app servers in Rust.
+const RUST: &str = "rust";
 
 /// Messages sent before the clients follow, and in all.
 const BEFORE: u64 = 20;
 const ALL: u64 = 500;
 
-/// Kills, half of them of nodes and half of NATS servers.
+/// Kills of nodes, NATS servers and app servers in turn.
 const ROUNDS: usize = 6;
 const ROUNDS_FULL: usize = 120;
 
 /// Starts two nodes with recorded groups. The webhook of their hub answers nothing.
 async fn nodes(fixture: &Fixture) -> Result<Vec<Proxy>> {
-    nodes_with(fixture, 2, &[]).await
+    nodes_with(fixture, 2, &[], &[]).await
 }
 
 /// Starts nodes with these arguments as well.
-async fn nodes_with(fixture: &Fixture, count: usize, more: &[&str]) -> Result<Vec<Proxy>> {
+async fn nodes_with(fixture: &Fixture, count: usize, apps: &[&str], more: &[&str]) -> Result<Vec<Proxy>> {
     let file = fixture.folder().join("rules.toml");
     std::fs::write(&file, "[[history]]\nhub = \"chat\"\ngroups = \"room-*\"\nmessages = 100000\n")?;
     let (rules, webhook) = (file.to_str().context("a path in UTF-8")?, free_address()?);
@@ -43,7 +46,7 @@ async fn nodes_with(fixture: &Fixture, count: usize, more: &[&str]) -> Result<Ve
     let mut nodes = Vec::new();
     for admin in &admins {
         let arguments = ["--upstream-webhook", &webhook, "--rest", "--config", rules, "--peers", &peers];
-        nodes.push(Fleet::new(fixture).proxy_of(&free_address()?, admin, &[], &[&arguments[..], more].concat())?);
+        nodes.push(Fleet::new(fixture).proxy_of(&free_address()?, admin, apps, &[&arguments[..], more].concat())?);
     }
     for node in &mut nodes {
         node.ready().await?;
@@ -110,12 +113,12 @@ fn official_clients_follow_a_group_from_any_position_at_any_node() {
     });
 }
 
-/// Starts a page at a node. The page follows a group.
-async fn page(fixture: &Fixture, node: &Proxy, group: &str) -> Result<Process> {
+/// Starts a page at a node. The page follows a group of a hub.
+async fn page(fixture: &Fixture, node: &Proxy, (hub, group): (&str, &str)) -> Result<Process> {
     let token = signed(ACCESS_KEY, &json!({ "nameid": "ann", "trunkline.follow": group }))?;
     let mut command = Command::new("node");
-    command.arg(format!("{CLIENTS_FOLDER}/js/follow.mjs")).args([&node.url("/chat"), &token, group]);
-    let mut page = Process::start(fixture, &format!("page of {group}"), command)?;
+    command.arg(format!("{CLIENTS_FOLDER}/js/follow.mjs")).args([&node.url(&format!("/{hub}")), &token, group]);
+    let mut page = Process::start(fixture, &format!("page of {hub} {group}"), command)?;
     page.wait_for_line("following").await?;
     Ok(page)
 }
@@ -125,7 +128,7 @@ fn a_page_that_loses_its_connection_shows_each_message_once_and_in_order() {
     run_test(async |fixture| {
         let nodes = nodes(fixture).await?;
         let back_end = BackEnd::trusted(nodes[0].address(), "chat", ACCESS_KEY)?;
-        let mut page = page(fixture, &nodes[1], "room-1").await?;
+        let mut page = page(fixture, &nodes[1], ("chat", "room-1")).await?;
         for number in 0..300 {
             send(&back_end, number).await?;
         }
@@ -136,49 +139,81 @@ fn a_page_that_loses_its_connection_shows_each_message_once_and_in_order() {
     });
 }
 
-/// Sends numbers to a group until `end`, each to any node until a node accepts it. Returns their number.
-async fn send_all(addresses: &[String], group: &str, end: watch::Receiver<bool>) -> Result<u64> {
-    let (mut number, mut node) = (0, 0);
+/// Sends numbers to a group until `end`, each to any address until one accepts it. Returns their number.
+async fn send_all(addresses: &[String], (hub, group): (&str, &str), end: watch::Receiver<bool>) -> Result<u64> {
+    let (mut number, mut attempts) = (0, 0);
     while !*end.borrow() {
+        let address = addresses.get(attempts % addresses.len()).context("an address")?;
+        attempts += 1;
         let body = json!({ "target": "Said", "arguments": [number] }).to_string();
         let id = format!("{group}-{number}");
-        let back_end = BackEnd::trusted(addresses.get(node).context("a node")?, "chat", ACCESS_KEY)?;
+        let back_end = BackEnd::trusted(address, hub, ACCESS_KEY)?;
         let headers = [("authorization", back_end.authorization()), ("idempotency-key", &id)];
-        let path = back_end.path(&format!("/groups/{group}/:send"));
-        let answer = exchange(&addresses[node], Method::POST, &path, &headers, body.into()).await;
+        let path = match hub {
+            RUST => format!("/say/{group}/{number}"),
+            _ => back_end.path(&format!("/groups/{group}/:send")),
+        };
+        let answer = exchange(address, Method::POST, &path, &headers, body.into()).await;
         match answer.as_ref().map_or(503, |answer| answer.status.as_u16()) {
-            202 => number += 1,
+            200 | 202 => number += 1,
             503 => sleep(Duration::from_millis(20)).await, // sleep: a client's interval between attempts
             _ => bail!("{answer:?}"),
         }
-        node = (node + 1) % addresses.len();
     }
     Ok(number)
+}
+
+/// Kills a node, a NATS server or an app server, in turn, and starts it again.
+async fn kill_one(
+    fixture: &Fixture,
+    round: usize,
+    nodes: &mut [Proxy],
+    servers: &mut [Nats],
+    apps: &mut [AppServer],
+) -> Result<()> {
+    let (turn, kind) = (round / 3, round % 3);
+    match kind {
+        0 => {
+            nodes[turn % 3].process.kill().await?;
+            nodes[turn % 3].start_again(fixture).await
+        }
+        1 => {
+            servers[turn % 3].process.kill().await?;
+            servers[turn % 3].start_again(fixture).await
+        }
+        _ => {
+            apps[turn % 2].process.kill().await?;
+            apps[turn % 2].start_again(fixture).await
+        }
+    }
 }
 
 #[test]
 fn kills_of_nodes_and_servers_lose_double_and_reorder_nothing() {
     run_test(async |fixture| {
         let mut servers = Nats::cluster(fixture).await?;
-        let mut nodes = nodes_with(fixture, 3, &["--nats", &Nats::urls(&servers)]).await?;
-        let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_owned()).collect();
-        let (groups, (end, ended)) = (["room-1", "room-2", "room-3"], watch::channel(false));
-        let mut pages = Vec::new();
-        for (node, group) in nodes.iter().zip(groups) {
+        let fleet = Fleet::new(fixture);
+        let mut apps = [fleet.app(App::Records).await?, fleet.app(App::Records).await?];
+        let of_apps: Vec<_> = apps.iter().map(|app| app.address().to_owned()).collect();
+        let upstreams: Vec<_> = of_apps.iter().map(String::as_str).collect();
+        let mut nodes = nodes_with(fixture, 3, &upstreams, &["--nats", &Nats::urls(&servers)]).await?;
+        let of_nodes: Vec<_> = nodes.iter().map(|node| node.address().to_owned()).collect();
+        let groups = [("chat", "room-1"), ("chat", "room-2"), ("chat", "room-3"), (RUST, "room-1")];
+        let (mut pages, (end, ended)) = (Vec::new(), watch::channel(false));
+        for (node, group) in nodes.iter().cycle().zip(groups) {
             pages.push(page(fixture, node, group).await?);
         }
-        let sending = join_all(groups.map(|group| send_all(&addresses, group, ended.clone())));
+        let sending = join_all(groups.map(|group| {
+            let addresses = if group.0 == RUST { &of_apps } else { &of_nodes };
+            send_all(addresses, group, ended.clone())
+        }));
         let killing = async {
             for round in 0..if is_full() { ROUNDS_FULL } else { ROUNDS } {
-                let shown = pages[round % 3].lines_after("shown ").len();
-                if round % 2 == 0 {
-                    nodes[round % 3].process.kill().await?;
-                    nodes[round % 3].start_again(fixture).await?;
-                } else {
-                    servers[round % 3].process.kill().await?;
-                    servers[round % 3].start_again(fixture).await?;
+                let shown: Vec<_> = pages.iter().map(|page| page.lines_after("shown ").len()).collect();
+                kill_one(fixture, round, &mut nodes, &mut servers, &mut apps).await?;
+                for (page, shown) in pages.iter_mut().zip(shown) {
+                    page.wait_for_lines("shown ", shown + 20).await?;
                 }
-                pages[round % 3].wait_for_lines("shown ", shown + 50).await?;
             }
             end.send_replace(true);
             anyhow::Ok(())
@@ -200,11 +235,18 @@ fn kills_of_nodes_and_servers_lose_double_and_reorder_nothing() {
         for server in &mut servers {
             server.start_again(fixture).await?;
         }
-        for ((node, group), sent) in nodes.iter_mut().zip(groups).zip(sent) {
+        for node in &mut nodes {
             node.start_again(fixture).await?;
-            let back_end = BackEnd::trusted(node.address(), "chat", ACCESS_KEY)?;
+        }
+        for (((hub, group), sent), node) in groups.into_iter().zip(sent).zip(nodes.iter().cycle()) {
+            let back_end = BackEnd::trusted(node.address(), hub, ACCESS_KEY)?;
             let path = format!("/groups/{group}/history?last=1");
-            let page = back_end.ask(Method::GET, &path, &Value::Null).await?.json()?;
+            let page = until(async || {
+                let page = back_end.ask(Method::GET, &path, &Value::Null).await?;
+                // The servers elect a leader.
+                Ok((page.status != 503).then_some(page))
+            });
+            let page = page.await?.json()?;
             assert_eq!(page["items"][0]["arguments"], json!([sent - 1]), "{page}");
             let position = page["position"].as_str().context("a position")?;
             assert!(position.ends_with(&format!("-{sent}")), "{position} {sent}");
@@ -217,7 +259,7 @@ fn kills_of_nodes_and_servers_lose_double_and_reorder_nothing() {
 fn an_event_source_and_curl_get_each_message_once_at_any_node() {
     run_test(async |fixture| {
         let nats = Nats::alone(fixture).await?;
-        let mut nodes = nodes_with(fixture, 2, &["--nats", &format!("nats://{}", nats.address())]).await?;
+        let mut nodes = nodes_with(fixture, 2, &[], &["--nats", &format!("nats://{}", nats.address())]).await?;
         let back_end = BackEnd::trusted(nodes[0].address(), "chat", ACCESS_KEY)?;
         let token = signed(ACCESS_KEY, &json!({ "nameid": "ann", "trunkline.follow": "room-1" }))?;
         let path = format!("/chat/history?group=room-1&after=0&access_token={token}");

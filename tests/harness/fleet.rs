@@ -46,6 +46,8 @@ pub enum App {
     Web,
     /// Test app: its hooks print why connections end.
     Ends,
+    /// Test app: records groups, and sends to them by its HTTP routes.
+    Records,
     /// Test app: bids on lots, in a file shared by all app servers.
     Auction,
 }
@@ -66,6 +68,7 @@ impl App {
             App::Members => "members",
             App::Calls => "calls",
             App::Moves => "moves",
+            App::Records => "records",
             App::Roles => "roles",
             App::Web => "web",
             App::Ends => "ends",
@@ -82,6 +85,7 @@ impl App {
             | App::Bench
             | App::Traced
             | App::Moves
+            | App::Records
             | App::Web
             | App::Auction => 1,
             App::Sends | App::Calls | App::Roles => 2,
@@ -93,8 +97,8 @@ impl App {
 
     /// Whether it is part of the program `tests/apps`.
     fn is_of_the_tests(self) -> bool {
-        use App::{Auction, Calls, Ends, Members, Moves, Roles, Sends, Web};
-        matches!(self, Auction | Calls | Ends | Members | Moves | Roles | Sends | Web)
+        use App::{Auction, Calls, Ends, Members, Moves, Records, Roles, Sends, Web};
+        matches!(self, Auction | Calls | Ends | Members | Moves | Records | Roles | Sends | Web)
     }
 
     fn program(self) -> Result<PathBuf> {

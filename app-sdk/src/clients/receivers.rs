@@ -4,18 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use futures_util::future::try_join_all;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::limits::LIST_MAX_ITEMS;
 use trunkline_protocol::service::{
     BroadcastData, GroupBroadcastData, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, Payloads,
-    ServiceMessage, UserData,
+    RecordedSet, ServiceMessage, UserData,
 };
 
+use super::history::append;
 use super::sent::{Carriers, Sent};
 use crate::connection::Connection;
 use crate::encode::{self, Arguments};
-use crate::error::SendError;
-use crate::hub_core::HubCore;
+use crate::error::{HistoryError, SendError};
+use crate::hub_core::{HubCore, Records};
 use crate::node::{LossMark, Node};
 use crate::outbound::{ManyFrame, checked_frame};
 
@@ -25,6 +27,8 @@ use crate::outbound::{ManyFrame, checked_frame};
 pub struct Receivers {
     pub(super) core: Arc<HubCore>,
     pub(super) to: SendTarget,
+    /// Id of the next send, for a record.
+    pub(super) id: Option<ByteString>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +43,13 @@ pub(super) enum SendTarget {
 }
 
 impl Receivers {
+    /// Gives the send to a [recorded](crate::Hub::history) group or user an id, such as that of a row in a database. A
+    /// repeated send with this id is recorded once, at any node and from any app server, for as long as the record is
+    /// kept, and two minutes at least.
+    pub fn id(self, id: impl Into<String>) -> Self {
+        Self { id: Some(id.into().into()), ..self }
+    }
+
     /// Calls `method` at the receivers with a tuple of arguments, and waits until the call is queued at every proxy
     /// with an open link.
     ///
@@ -54,12 +65,20 @@ impl Receivers {
     /// nothing for `--slow-client-timeout` is closed. Sends to several connections, groups, users or all, and to
     /// clients of dialled services and other app servers, never wait for a client.
     ///
+    /// A send to [recorded](crate::Hub::history) groups or users goes to one proxy, and waits until it is recorded and
+    /// queued at the clients of all proxies.
+    ///
     /// # Errors
     /// If an argument can't be encoded, a group name is empty, the message is too large for a link or for its single
-    /// client, or 1 024 sends already wait for that client. The message is not sent then.
+    /// client, or 1 024 sends already wait for that client. The message is not sent then. For recorded groups and users
+    /// the errors of [`HistoryError`](crate::HistoryError).
     pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
         self.check()?;
         let since = LossMark::now();
+        let (recorded, rest) = self.split_recorded()?;
+        if !recorded.is_empty() {
+            return self.send_recorded(recorded, rest, (method, &arguments)).await;
+        }
         let (proxies, carriers) = match &self.to {
             SendTarget::Caller(caller) => Carriers::one(self.send_to_caller(caller, method, &arguments).await?),
             SendTarget::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
@@ -70,6 +89,39 @@ impl Receivers {
             }
         };
         Ok(Sent::new(proxies, carriers, since))
+    }
+
+    /// Recorded sets of the target, and the target that remains.
+    fn split_recorded(&self) -> Result<(Vec<RecordedSet>, Option<SendTarget>), SendError> {
+        let records = &self.core.records;
+        let (sets, rest) = if records.is_empty() { (Vec::new(), None) } else { self.to.recorded(records) };
+        match self.id.is_some() && (sets.is_empty() || rest.is_some()) {
+            true => Err(HistoryError::NotRecorded.into()),
+            false => Ok((sets, rest)),
+        }
+    }
+
+    async fn send_recorded(
+        &self,
+        sets: Vec<RecordedSet>,
+        rest: Option<SendTarget>,
+        (method, arguments): (&str, &impl Arguments),
+    ) -> Result<Sent, SendError> {
+        let since = LossMark::now();
+        let payloads = encode::invocation(method, arguments, self.core.naming, &self.core.protocols, None)?;
+        let appends = sets.into_iter().map(|set| {
+            let (name, send) = (set.name.clone(), self.to.to_set(&set).message(payloads.clone()));
+            async move { Ok::<_, SendError>((name, append(&self.core, set, self.id.clone(), &send).await?)) }
+        });
+        let rest = rest.map(|to| checked_frame(&to.message(payloads.clone()))).transpose()?;
+        let sent_to_rest = async {
+            match &rest {
+                Some(frame) => self.core.outbound.send_to_all(frame).await,
+                None => (Vec::new().into(), 0),
+            }
+        };
+        let (appended, (nodes, taken)) = tokio::join!(try_join_all(appends), sent_to_rest);
+        Ok(Sent::new(taken, Carriers::All(nodes), since).with_records(appended?))
     }
 
     async fn send_to_caller(
@@ -151,6 +203,39 @@ impl Receivers {
 }
 
 impl SendTarget {
+    /// Recorded sets of the target, and the target that remains.
+    fn recorded(&self, records: &Records) -> (Vec<RecordedSet>, Option<Self>) {
+        let one = |set: RecordedSet| if records.is_recorded(&set) { vec![set] } else { Vec::new() };
+        let several = |names: &[ByteString], set: fn(ByteString) -> RecordedSet| -> (Vec<_>, Vec<_>) {
+            names.iter().cloned().map(set).partition(|set| records.is_recorded(set))
+        };
+        let rest = |sets: Vec<RecordedSet>, to: fn(Vec<ByteString>) -> Self| {
+            (!sets.is_empty()).then(|| to(sets.into_iter().map(|set| set.name).collect()))
+        };
+        match self {
+            Self::Group { group, .. } => (one(RecordedSet::group(group.clone())), None),
+            Self::User(user) => (one(RecordedSet::user(user.clone())), None),
+            Self::Groups(names) => {
+                let (sets, others) = several(names, RecordedSet::group);
+                (sets, rest(others, Self::Groups))
+            }
+            Self::Users(names) => {
+                let (sets, others) = several(names, RecordedSet::user);
+                (sets, rest(others, Self::Users))
+            }
+            Self::All { .. } | Self::Caller(_) | Self::Connections(_) => (Vec::new(), None),
+        }
+    }
+
+    /// Target of the message for the record of one of its sets.
+    fn to_set(&self, set: &RecordedSet) -> Self {
+        match self {
+            Self::Group { .. } => self.clone(),
+            _ if set.is_user => Self::User(set.name.clone()),
+            _ => Self::Group { group: set.name.clone(), except: Vec::new() },
+        }
+    }
+
     /// Builds the message for every proxy; not for receivers that are looked up by connection.
     fn message(&self, payloads: Payloads) -> ServiceMessage {
         match self.clone() {

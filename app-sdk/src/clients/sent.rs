@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use futures_util::future::join_all;
 use tokio::time;
+use trunkline_protocol::service::RecordReply;
 
 use crate::node::{DeliveryError, LossMark, Node};
 
@@ -23,6 +25,17 @@ pub struct Sent {
     proxies: usize,
     carriers: Carriers,
     since: LossMark,
+    /// Places of the message in records.
+    positions: Vec<RecordedAt>,
+    /// Proxies that have not confirmed a recorded message.
+    missing: Vec<ByteString>,
+}
+
+/// Place of a message in the record of a group or user.
+#[derive(Debug, Clone)]
+struct RecordedAt {
+    name: ByteString,
+    position: ByteString,
 }
 
 /// Proxies of a send, as selected by the send.
@@ -65,7 +78,29 @@ struct Listed<'a>(&'a [(String, NotAcknowledgedReason)]);
 
 impl Sent {
     pub(super) fn new(proxies: usize, carriers: Carriers, since: LossMark) -> Self {
-        Self { proxies, carriers, since }
+        Self { proxies, carriers, since, positions: Vec::new(), missing: Vec::new() }
+    }
+
+    /// Adds the answers for the message in records, by group or user.
+    pub(super) fn with_records(mut self, appended: Vec<(ByteString, RecordReply)>) -> Self {
+        for (name, reply) in appended {
+            self.proxies = self.proxies.max(usize::try_from(reply.nodes).unwrap_or(usize::MAX)).max(1);
+            self.missing.extend(reply.missing);
+            self.positions.push(RecordedAt { name, position: reply.position });
+        }
+        self
+    }
+
+    /// Position of the message in the record of its [recorded](crate::Hub::history) group or user; `None` if it is not
+    /// recorded.
+    #[must_use]
+    pub fn position(&self) -> Option<&str> {
+        self.positions.first().map(|at| &*at.position)
+    }
+
+    /// Positions in the records of several groups or users, by name.
+    pub fn positions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.positions.iter().map(|at| (&*at.name, &*at.position))
     }
 
     /// Number of proxies that accepted the message.
@@ -110,7 +145,8 @@ impl Sent {
             return Err(NotAcknowledged::NoProxy);
         }
         let waits = self.carriers.nodes().iter().map(|node| missing(node, self.since, timeout));
-        let missing: Vec<_> = join_all(waits).await.into_iter().flatten().collect();
+        let mut missing: Vec<_> = join_all(waits).await.into_iter().flatten().collect();
+        missing.extend(self.missing.iter().map(|node| (node.to_string(), NotAcknowledgedReason::Timeout)));
         if missing.is_empty() { Ok(self.proxies) } else { Err(NotAcknowledged::Proxies(missing)) }
     }
 }

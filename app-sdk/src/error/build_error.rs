@@ -18,6 +18,19 @@ pub enum BuildError {
     /// A path with parameters, like a router's route.
     #[error("path '{0}' has braces: a hub or raw endpoint has one fixed path; put variable parts into the query")]
     PathParameter(String),
+    /// A pattern of recorded names, or how much is kept of their records, is invalid.
+    #[error("hub '{hub}': the pattern '{names}' of recorded names {problem}")]
+    History {
+        /// Name of the hub.
+        hub: String,
+        /// Invalid pattern, or pattern of invalid limits.
+        names: String,
+        /// Problem, and the allowed values.
+        problem: String,
+    },
+    /// A hub with records has a method of the name that belongs to the nodes there.
+    #[error("hub '{0}' has records, so nodes answer calls of its method 'Follow': give the method another name")]
+    FollowMethod(String),
     /// A ping interval below 1 ms.
     #[error(
         "hub or raw endpoint '{0}': keep_alive_interval must be at least 1 ms; for few pings choose a long interval"

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
-use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Transport};
+use trunkline_protocol::limits::{
+    HISTORY_AGE_MAX, HISTORY_AGE_MIN, HISTORY_MESSAGES_MAX, HISTORY_PATTERNS_MAX, STATEFUL_RECONNECT_BUFFER_BYTES,
+};
+use trunkline_protocol::manifest::{Authentication, HubManifest, RecordedNames, SlowClients, Transport};
+use trunkline_protocol::pattern::Pattern;
 
 use crate::connection::Limits;
 use crate::error::BuildError;
@@ -29,6 +32,7 @@ pub(crate) struct HubSettings {
     pub(crate) stateful_reconnect_buffer_bytes: usize,
     /// Time without connections after which a user is offline.
     pub(crate) presence_grace: Duration,
+    pub(crate) history: Vec<RecordedNames>,
     pub(crate) limits: Limits,
 }
 
@@ -59,6 +63,29 @@ pub(crate) fn check_sub_protocols(endpoint: &str, names: &[String]) -> Result<()
     }
 }
 
+/// Validates the patterns of recorded names.
+pub(super) fn check_history(hub: &str, history: &[RecordedNames]) -> Result<(), BuildError> {
+    let invalid =
+        |names: &str, problem: String| BuildError::History { hub: hub.to_owned(), names: names.to_owned(), problem };
+    for RecordedNames { names, messages, age_ms, .. } in history {
+        let age = Duration::from_millis(*age_ms);
+        match Pattern::new(names) {
+            Err(error) => return Err(invalid(names, error.to_string())),
+            _ if !(1..=HISTORY_MESSAGES_MAX).contains(messages) => {
+                return Err(invalid(names, format!("can't keep {messages} messages, but 1 to {HISTORY_MESSAGES_MAX}")));
+            }
+            _ if !(HISTORY_AGE_MIN..=HISTORY_AGE_MAX).contains(&age) => {
+                return Err(invalid(names, format!("can't keep messages for {age:?}, but for 1 s to 30 days")));
+            }
+            Ok(_) => {}
+        }
+    }
+    match history.get(HISTORY_PATTERNS_MAX) {
+        Some(further) => Err(invalid(&further.names, format!("is one of more than {HISTORY_PATTERNS_MAX} patterns"))),
+        None => Ok(()),
+    }
+}
+
 impl HubSettings {
     /// Size of the buffer per client for stateful reconnect; `None` if off or without WebSockets.
     pub(crate) fn reconnect_buffer_bytes(&self) -> Option<usize> {
@@ -85,6 +112,7 @@ impl HubSettings {
             close_on_token_expiry: self.close_on_token_expiry,
             refreshes_authentication: self.refreshes_authentication,
             stateful_reconnect_buffer_bytes: self.reconnect_buffer_bytes(),
+            history: self.history.clone(),
             ..HubManifest::new(name, path)
         }
     }
@@ -113,6 +141,7 @@ impl Default for HubSettings {
             stateful_reconnect: false,
             stateful_reconnect_buffer_bytes: STATEFUL_RECONNECT_BUFFER_BYTES,
             presence_grace: PRESENCE_GRACE,
+            history: manifest.history,
             limits: Limits::default(),
         }
     }

@@ -15,6 +15,7 @@ use trunkline_protocol::service::{ClientInvocation, CloseConnection, ErrorComple
 use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::client_inbox::ClientInbox;
+use super::fake_records::FakeRecords;
 use super::loopback_clients::{LoopbackClient, LoopbackClients, LoopbackPresence};
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::naming::{Codec, Naming};
@@ -27,6 +28,7 @@ pub(super) struct FakeProxy {
     naming: Naming,
     links: Mutex<Vec<Arc<FarLink>>>,
     members: Mutex<LoopbackClients>,
+    records: Mutex<FakeRecords>,
     /// Presence last reported to app servers; `None` if the hub has no presence hooks.
     presence: Option<Mutex<LoopbackPresence>>,
     has_changed: Notify,
@@ -54,7 +56,8 @@ pub(super) struct NewMember {
 impl FakeProxy {
     pub(super) fn new(naming: Naming, presence: PresenceScope) -> Self {
         let presence = presence.is_any().then(Mutex::default);
-        Self { naming, links: Mutex::default(), members: Mutex::default(), presence, has_changed: Notify::new() }
+        let (links, members, records) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { naming, links, members, records, presence, has_changed: Notify::new() }
     }
 
     pub(super) fn codec(&self, protocol: HubProtocol) -> Codec {
@@ -202,6 +205,11 @@ impl FakeProxy {
                 lock(&self.members).give_away(close);
                 self.has_changed.notify_one();
                 Vec::new()
+            }
+            ServiceMessage::RecordRequest(request) => {
+                let (message, answer) = lock(&self.records).handle(request);
+                message.map(|message| lock(&self.members).handle(message));
+                vec![(from, answer)]
             }
             other => {
                 let (closed, answer) = lock(&self.members).handle(other);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::{TestClient, TestServer};
-use crate::{Cause, Context, Hub, HubHandle, Member};
+use crate::{Cause, Context, HistoryError, Hub, HubHandle, Member, SendError};
 
 fn server() -> TestServer {
     let hub = Hub::new("/test")
@@ -131,4 +132,40 @@ async fn items_are_made_once_and_may_use_the_items_while_they_are_made() {
         assert_eq!(ann.invoke::<u32>("Count", ()).await, Ok(expected));
     }
     assert_eq!(ann.invoke::<String>("Nested", ()).await, Ok("7".into()));
+}
+
+#[tokio::test]
+async fn sends_to_recorded_groups_have_positions_and_ids_and_an_end() {
+    let (join, hour) = (async |ctx: Context, group: String| Ok::<_, crate::HubError>(ctx.join(group).await?), 3600);
+    let hour = Duration::from_secs(hour);
+    let hub = Hub::new("/test").history("room-*", 100, hour).history_of_users("ann", 1, hour).method("Join", join);
+    let server = TestServer::new(hub).unwrap();
+    let mut ann = server.connect("/test").user("ann").await.unwrap();
+    for group in ["room-1", "room-2", "plain"] {
+        ann.invoke::<()>("Join", (group,)).await.unwrap();
+    }
+    let clients = server.handle().hub("test").unwrap().clients();
+    let first = clients.group("room-1").id("a").send("Say", (1,)).await.unwrap();
+    let again = clients.group("room-1").id("a").send("Say", (1,)).await.unwrap();
+    let second = clients.group_except("room-1", [ann.connection_id()]).send("Say", (2,)).await.unwrap();
+    assert_eq!((first.position(), first.acknowledged().await), (again.position(), Ok(1)));
+    assert_ne!(first.position(), second.position());
+    let to_several = clients.groups(["room-1", "plain", "room-2"]).send("Say", (3,)).await.unwrap();
+    assert_eq!(to_several.positions().map(|(name, _)| name).collect::<Vec<_>>(), ["room-1", "room-2"]);
+    assert!(clients.users(["ann", "bob"]).send("Say", (4,)).await.unwrap().position().is_some());
+    assert!(clients.group("plain").send("Say", (5,)).await.unwrap().position().is_none());
+    for number in [1, 3, 3, 3, 4, 5] {
+        assert_eq!(ann.expect::<(u32,)>("Say").await, (number,));
+    }
+    let refused = |sent: Result<crate::Sent, SendError>| match sent {
+        Err(SendError::History(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(clients.group("room-1").id("a").send("Say", (9,)).await), HistoryError::OtherMessage);
+    assert_eq!(refused(clients.group("plain").id("a").send("Say", (9,)).await), HistoryError::NotRecorded);
+    clients.history().finish("room-1").await.unwrap();
+    assert_eq!(refused(clients.group("room-1").send("Say", (9,)).await), HistoryError::Finished);
+    clients.history().delete("room-1").await.unwrap();
+    assert_eq!(clients.history().delete("room-1").await, Err(HistoryError::NotFound));
+    assert!(ann.try_next().is_none());
 }

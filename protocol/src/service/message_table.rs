@@ -153,7 +153,8 @@ macro_rules! service_messages {
             /// Type 80: message or end of a record.
             80 Recorded(Recorded) Service [set, epoch, number, end, body];
             /// Type 81: appends to a record, or reads or ends it.
-            81 RecordRequest(RecordRequest) Service [set, act, id, start, body];
+            81 RecordRequest(RecordRequest) Service
+                [set, act, id, start, body, ack_id "ackId", nodes];
         }
     };
 }

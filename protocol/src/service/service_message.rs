@@ -758,8 +758,8 @@ pub struct Recorded {
     pub body: Bytes,
 }
 
-/// Body of type 81, `RecordRequest`, from node to node. The answer is an [`Ack`] with a
-/// [`RecordReply`](super::RecordReply) as its payload.
+/// Body of type 81, `RecordRequest`, from an app server to a node, or from node to node. The answer is an [`Ack`] with
+/// a [`RecordReply`](super::RecordReply) as its payload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordRequest {
     /// Group or user of the record.
@@ -772,4 +772,8 @@ pub struct RecordRequest {
     pub start: ByteString,
     /// Appended send, encoded by [`ServiceMessage::to_body`]; a given part as a [`RecordReply`](super::RecordReply).
     pub body: Bytes,
+    /// Number for the ack to an app server; 0 between nodes.
+    pub ack_id: i64,
+    /// Boot ids of the nodes with links to the app server. All must deliver the message; empty between nodes.
+    pub nodes: Vec<ByteString>,
 }

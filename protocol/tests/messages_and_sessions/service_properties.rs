@@ -261,8 +261,8 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
             }
         ),
         (any::<bool>(), text(), optional(), text(), binary()).prop_map(|(is_user, name, id, start, body)| {
-            let (set, act) = (RecordedSet { is_user, name }, RecordAct::Append);
-            ServiceMessage::RecordRequest(RecordRequest { set, act, id, start, body })
+            let (set, act, nodes) = (RecordedSet { is_user, name }, RecordAct::Append, vec![start.clone()]);
+            ServiceMessage::RecordRequest(RecordRequest { set, act, id, start, body, ack_id: 7, nodes })
         }),
         (text(), claims(), number(), number()).prop_map(refresh_auth),
         check().prop_map(ServiceMessage::GetConnectionClaims),

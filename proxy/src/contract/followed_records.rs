@@ -85,7 +85,7 @@ async fn next(client: &mut Client) -> Value {
 }
 
 /// Item of the stream `s`: its position and text.
-async fn item(client: &mut Client) -> (String, String) {
+pub(super) async fn item(client: &mut Client) -> (String, String) {
     let message = next(client).await;
     let (item, text) = (&message["item"], &message["item"]["arguments"][0]);
     assert_eq!(
@@ -110,7 +110,7 @@ pub(super) async fn reset(client: &mut Client) -> (String, Value) {
 }
 
 /// End of the stream `s`: its error, if any.
-async fn end(client: &mut Client) -> Option<String> {
+pub(super) async fn end(client: &mut Client) -> Option<String> {
     let message = next(client).await;
     assert_eq!((&message["type"], &message["invocationId"]), (&json!(3), &json!("s")), "{message}");
     message["error"].as_str().map(str::to_owned)

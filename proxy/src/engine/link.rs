@@ -12,6 +12,7 @@
 
 mod attachment;
 mod mirror_frame;
+mod record_request;
 mod route;
 mod session_over;
 mod socket_carrier;

@@ -65,6 +65,9 @@ pub(crate) enum RecordRefused {
     /// The record is moving to another node.
     #[error("the record is being moved to {0}: try again")]
     Moving(String),
+    /// A node would not deliver the message.
+    #[error("the node {0} has links to the app server, but is no peer of this node: see --peers")]
+    Unpeered(String),
     /// The node with the record does not answer, or can't take the message.
     #[error("{0}: try again")]
     Unreachable(String),
@@ -78,7 +81,7 @@ impl RecordRefused {
             Self::Missing => RecordRefusal::Missing,
             Self::OtherMessage => RecordRefusal::OtherMessage,
             Self::TooLarge { .. } => RecordRefusal::TooLarge,
-            Self::Moving(_) => RecordRefusal::Moving,
+            Self::Moving(_) | Self::Unpeered(_) => RecordRefusal::Moving,
             Self::Unreachable(_) => RecordRefusal::Unreachable,
         }
     }

@@ -76,6 +76,11 @@ impl Fleet {
         request: RecordRequest,
         origin: RequestOrigin,
     ) -> Pin<Box<dyn Future<Output = RecordReply> + Send>> {
+        if let Some(unpeered) = request.nodes.iter().find(|boot| !self.is_member(boot)) {
+            let reply = refusal(&RecordRefused::Unpeered(unpeered.to_string()));
+            return Box::pin(async move { reply });
+        }
+        let request = RecordRequest { nodes: Vec::new(), ..request };
         if origin == RequestOrigin::OtherNode && matches!(request.act, RecordAct::Give | RecordAct::Yield) {
             return self.move_record(hub, request);
         }
@@ -114,6 +119,11 @@ impl Fleet {
                 Box::pin(async move { reply })
             }
         }
+    }
+
+    /// Whether a start of a node is this one or known as a member.
+    fn is_member(&self, boot: &str) -> bool {
+        *boot == *self.shared().boot || self.members().all().iter().any(|member| member.boot() == boot)
     }
 
     /// Node that records a set; `None` for this node.

@@ -12,7 +12,6 @@
 mod explanation;
 mod hub_rules;
 mod path_reading;
-mod pattern;
 mod route_condition;
 mod rule;
 mod rule_error;
@@ -24,7 +23,6 @@ mod target_table;
 mod webhook_table;
 
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
-pub(crate) use pattern::Pattern;
 pub(crate) use route_condition::RouteFacts;
 #[cfg(test)]
 pub(crate) use route_condition::Share;

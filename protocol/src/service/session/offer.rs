@@ -37,6 +37,9 @@ const PRESENCE: &str = "presence";
 
 const TRACES: &str = "traces";
 
+/// Capability to append to records.
+const RECORDS: &str = "records";
+
 /// Capability of flow control for messages to single clients. The value is the maximum size of such a message.
 const CLIENT_FLOW: &str = "client-flow";
 
@@ -69,6 +72,8 @@ pub struct Capabilities {
     pub supports_moves: bool,
     /// Whether it supports live traces: an app server reports durations of marked messages.
     pub supports_traces: bool,
+    /// Whether it appends messages to records, as proxies do.
+    pub records: bool,
     /// Maximum size of a message to a single client that it accepts, or that an app server sends, if it supports flow
     /// control for such messages: an app server sends a [`DownMark`](crate::service::DownMark) in order with them, and
     /// a proxy reports it.
@@ -113,6 +118,7 @@ impl Capabilities {
             supports_moves: true,
             tells_presence: true,
             supports_traces: true,
+            records: true,
             client_message_max_bytes: None,
         }
     }
@@ -177,8 +183,9 @@ impl fmt::Display for Capabilities {
         let moves = self.supports_moves.then(|| MOVES.to_owned());
         let presence = self.tells_presence.then(|| PRESENCE.to_owned());
         let traces = self.supports_traces.then(|| TRACES.to_owned());
+        let records = self.records.then(|| RECORDS.to_owned());
         let client_flow = self.client_message_max_bytes.map(|bytes| format!("{CLIENT_FLOW}={bytes}"));
-        let all = [resume, window, causes, members, handovers, moves, presence, traces, client_flow];
+        let all = [resume, window, causes, members, handovers, moves, presence, traces, records, client_flow];
         f.write_str(&all.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
@@ -196,6 +203,7 @@ impl FromStr for Capabilities {
             capabilities.supports_moves |= item == MOVES;
             capabilities.tells_presence |= item == PRESENCE;
             capabilities.supports_traces |= item == TRACES;
+            capabilities.records |= item == RECORDS;
             let Some((name @ (RESUME | WINDOW | CLIENT_FLOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             let bytes = || usize::try_from(value).map_err(|_| HeaderError(item.into()));

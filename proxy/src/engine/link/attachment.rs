@@ -14,7 +14,7 @@ use trunkline_protocol::service::{Attachment, ECHO_KEY, FrameHead, Offer, Ping, 
 use super::route::{CommandPieces, FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::socket_carrier::{SocketCarrier, SocketMeter};
-use super::{SlotKeeper, give_to_all, mirror_frame};
+use super::{SlotKeeper, give_to_all, mirror_frame, record_request};
 use crate::engine::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::engine::upstream::{Dialled, LinkHandle, Pool, ReplyTo, ServerGroup, UpstreamWebSocket};
 use crate::ground::auth::Signer;
@@ -220,7 +220,17 @@ impl FrameSink for ShardSink<'_> {
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         let Some(message) = message else { return Ok(()) };
-        let Self { shard, reply_to, group, batch, .. } = self;
+        let Self { shard, reply_to, group, batch, pool, .. } = self;
+        let message = match message {
+            ServiceMessage::RecordRequest(request) if is_mirror(group.as_deref()) => {
+                record_request::pretend(reply_to, &request);
+                return Ok(());
+            }
+            ServiceMessage::RecordRequest(request) => {
+                return record_request::request_record(shard.shared(), pool, reply_to, request);
+            }
+            message => message,
+        };
         batch.begin_batch(shard);
         let source = FrameSource::from_link(shard, reply_to, SendOrigin::Sender(reply_to.app(), 0));
         match is_mirror(group.as_deref()) {

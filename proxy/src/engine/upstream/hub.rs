@@ -86,15 +86,14 @@ impl Hub {
         self.rules.load_full()
     }
 
-    /// How many messages to a group or a user are kept; `None` without a record. App servers that send to all nodes
-    /// send past the records.
+    /// How many messages to a group or a user are kept; `None` without a record.
     pub(crate) fn history_of(&self, set: &RecordedSet) -> Option<HistoryTerms> {
-        if self.capabilities().sends_to_all_nodes { None } else { self.rules()?.history_of(set) }
+        self.rules()?.history_of(set)
     }
 
     /// Whether messages to any group or user are recorded.
     pub(crate) fn has_history(&self) -> bool {
-        !self.capabilities().sends_to_all_nodes && self.rules.load().as_ref().is_some_and(|rules| rules.has_history())
+        self.rules.load().as_ref().is_some_and(|rules| rules.has_history())
     }
 
     /// Rules of the operator, if the rules inspect each message.
@@ -113,11 +112,18 @@ impl Hub {
     }
 
     pub(super) fn set_rules(&self, rules: Option<Arc<HubRules>>) {
+        let rules = match self.capabilities().sends_to_all_nodes {
+            false => rules,
+            // Only the app servers can send a message to a record instead of all nodes.
+            true => {
+                if rules.as_ref().is_some_and(|rules| rules.has_history()) {
+                    let hub = self.name();
+                    warn!(hub, "history rules have no effect at this hub: its app servers choose (Hub::history)");
+                }
+                HubRules::with_records(rules.as_deref(), &self.settings.load().history)
+            }
+        };
         let reads_messages = rules.as_ref().is_some_and(|rules| rules.read_messages());
-        if self.capabilities().sends_to_all_nodes && rules.as_ref().is_some_and(|rules| rules.has_history()) {
-            let hub = self.name();
-            warn!(hub, "history rules have no effect at this hub: its app servers send past the records of the nodes");
-        }
         self.rules.store(rules);
         self.reads_messages.store(reads_messages, Ordering::Relaxed);
     }

@@ -120,8 +120,8 @@ impl HubRegistry {
         self.known(key).filter(|hub| !hub.is_removed())
     }
 
-    /// How a hub with this key records a group or a user; `None` without a record. A hub of an app server that sends to
-    /// all nodes records nothing, also if this node does not have the hub.
+    /// How a hub with this key records a group or a user; `None` without a record. Without the hub of a manifest, this
+    /// node does not know.
     pub(crate) fn history_of(&self, key: &str, set: &RecordedSet) -> Option<HistoryTerms> {
         match self.keyed(key) {
             Some(hub) => hub.history_of(set),

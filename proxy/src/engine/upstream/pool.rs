@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::PresenceScope;
@@ -17,6 +17,9 @@ use crate::ground::limits::LogThrottle;
 
 /// Time within which an app server that stops closes all its links.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// Maximum number of pending requests of an app server for records of a hub; the SDK has fewer.
+const RECORD_REQUESTS_MAX: usize = 4096;
 
 /// Number of pools opened by this process.
 static OPENED: AtomicU32 = AtomicU32::new(0);
@@ -47,6 +50,8 @@ pub(crate) struct Pool {
     warnings: LogThrottle,
     /// Client methods that the app server has invoked for a result.
     pub(crate) asked: AskedMethods,
+    /// Permits for requests of the app server for records.
+    pub(crate) record_requests: Arc<Semaphore>,
 }
 
 /// Home link of a client connection: carries all its messages.
@@ -71,6 +76,7 @@ impl Pool {
             changed,
             warnings: LogThrottle::default(),
             asked: AskedMethods::default(),
+            record_requests: Arc::new(Semaphore::new(RECORD_REQUESTS_MAX)),
         }
     }
 

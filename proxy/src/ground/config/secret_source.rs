@@ -7,9 +7,10 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trunkline_protocol::key::{AccessKey, AccessKeyError, without_mark};
+use trunkline_protocol::pattern::Pattern;
 
 use crate::ground::auth::{AdminToken, AdminTokenInForce, AppKey, VerifyingKey};
-use crate::ground::routing::{Pattern, WebhookHeader};
+use crate::ground::routing::WebhookHeader;
 
 /// Error of reading a secret file. The text has the cause, but no secret.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
+use trunkline_protocol::pattern::Pattern;
 
 use super::UrlTemplate;
 use super::option_group::{OptionGroup, settings};
 use super::secret_source::WebhookSecret;
-use crate::ground::routing::{Pattern, Ruleset, WebhookHeader, WebhookTable};
+use crate::ground::routing::{Ruleset, WebhookHeader, WebhookTable};
 
 settings! {
     /// Settings of all webhooks of a node.

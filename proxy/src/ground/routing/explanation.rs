@@ -6,8 +6,8 @@ use std::fmt::{self, Display};
 use super::hub_rules::{HubRules, MethodVerdict};
 use super::route_condition::{Condition, RouteFacts, Share, ValueTest};
 use super::rule::{
-    DEFAULT_GROUP, GroupRule, HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule, OnDown, RouteAction,
-    RouteRule,
+    DEFAULT_GROUP, GroupRule, HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule, OnDown, RecordedSets,
+    RouteAction, RouteRule,
 };
 use super::ruleset::Ruleset;
 use super::sample::RuleSample;
@@ -243,7 +243,8 @@ impl Display for MethodRule {
 
 impl Display for HistoryRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { label, hub, of_users, names, terms: HistoryTerms { messages, age } } = self;
+        let Self { label, hub, sets: RecordedSets { of_users, names, terms } } = self;
+        let HistoryTerms { messages, age } = terms;
         let sets = if *of_users { "users" } else { "groups" };
         let age = humantime::format_duration(*age);
         write!(

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use trunkline_protocol::limits::HISTORY_PATTERNS_MAX;
+use trunkline_protocol::manifest::RecordedNames;
 use trunkline_protocol::service::RecordedSet;
 
 use super::path_reading::fold;
-use super::rule::{HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule};
+use super::rule::{HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule, RecordedSets};
 use super::target_table::TargetTable;
 use crate::ground::metrics::Counter;
 
@@ -96,7 +98,7 @@ pub(crate) struct HubRules {
     message_groups: Vec<Arc<str>>,
     gates: Vec<MethodGate>,
     mirrors: Vec<MirrorRule>,
-    histories: Vec<HistoryRule>,
+    histories: Vec<RecordedSets>,
 }
 
 impl HubRules {
@@ -117,8 +119,15 @@ impl HubRules {
             message_groups,
             gates: methods.into_iter().map(Into::into).collect(),
             mirrors: first_of_each_group(mirrors),
-            histories: histories.into_iter().cloned().collect(),
+            histories: histories.into_iter().map(|rule| rule.sets.clone()).collect(),
         }
+    }
+
+    /// Rules of the operator, with the records that the app servers of a hub have chosen in place of theirs.
+    pub(crate) fn with_records(rules: Option<&Self>, recorded: &[RecordedNames]) -> Option<Arc<Self>> {
+        let mut rules = rules.cloned().unwrap_or_default();
+        rules.histories = recorded.iter().take(HISTORY_PATTERNS_MAX).filter_map(RecordedSets::of_app).collect();
+        (!rules.is_empty()).then(|| Arc::new(rules))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -137,8 +146,9 @@ impl HubRules {
 
     /// How many messages to a group or a user are kept; `None` without a record. The first rule counts.
     pub(crate) fn history_of(&self, set: &RecordedSet) -> Option<HistoryTerms> {
-        let records =
-            |rule: &&HistoryRule| rule.of_users == set.is_user && rule.names.iter().any(|name| name.matches(&set.name));
+        let records = |rule: &&RecordedSets| {
+            rule.of_users == set.is_user && rule.names.iter().any(|name| name.matches(&set.name))
+        };
         self.histories.iter().find(records).map(|rule| rule.terms)
     }
 

@@ -8,9 +8,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use bytestring::ByteString;
 use http::header::COOKIE;
 use ipnet::IpNet;
+use trunkline_protocol::pattern::{Pattern, PatternError};
 
 use super::path_reading::{Doubt, PathReadings, fold};
-use super::pattern::{Pattern, PatternError};
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RouteFacts<'a> {

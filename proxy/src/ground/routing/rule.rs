@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::limits::{HISTORY_AGE_MAX, HISTORY_AGE_MIN, HISTORY_MESSAGES_MAX};
+use trunkline_protocol::manifest::RecordedNames;
+use trunkline_protocol::pattern::Pattern;
 
 use super::path_reading::Doubt;
-use super::pattern::Pattern;
 use super::route_condition::{Condition, PathPattern, RouteFacts, Share};
 use super::target_table::TargetPattern;
 use crate::ground::metrics::{Counter, MirrorCounters};
@@ -168,10 +170,27 @@ pub(crate) struct MethodRule {
 pub(crate) struct HistoryRule {
     pub label: Arc<str>,
     pub hub: PathPattern,
+    pub sets: RecordedSets,
+}
+
+/// Recorded groups or users.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordedSets {
     /// Whether the patterns are of user ids rather than of group names.
     pub of_users: bool,
     pub names: Vec<Pattern>,
     pub terms: HistoryTerms,
+}
+
+impl RecordedSets {
+    /// Reads what an app server records, within the limits of a rule. `None` for an invalid pattern.
+    pub(super) fn of_app(recorded: &RecordedNames) -> Option<Self> {
+        let RecordedNames { of_users, names, messages, age_ms } = recorded;
+        let messages = usize::try_from((*messages).clamp(1, HISTORY_MESSAGES_MAX)).unwrap_or(usize::MAX);
+        let age = Duration::from_millis(*age_ms).clamp(HISTORY_AGE_MIN, HISTORY_AGE_MAX);
+        let names = vec![Pattern::new(names).ok()?];
+        Some(Self { of_users: *of_users, names, terms: HistoryTerms { messages, age } })
+    }
 }
 
 /// How much of a record is kept.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use trunkline_protocol::key::AccessKeyError;
+use trunkline_protocol::pattern::PatternError;
 
-use super::pattern::PatternError;
 use super::webhook_table::WebhookHeaderError;
 use crate::ground::auth::AppKeyError;
 use crate::ground::auth::jwks::JwksSourceError;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use trunkline_protocol::pattern::{Pattern, PatternError};
 
 use super::path_reading::fold;
-use super::pattern::{Pattern, PatternError};
 
 /// Pattern of method names, case-insensitive, as app servers match methods.
 #[derive(Debug, Clone, PartialEq, Eq)]

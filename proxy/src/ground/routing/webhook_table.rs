@@ -7,9 +7,9 @@ use std::sync::Arc;
 use http::header::{ACCEPT_ENCODING, EXPECT, HOST, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::pattern::Pattern;
 use trunkline_protocol::wire::{PRIVATE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFIX, SERVICE_HEADER_PREFIX};
 
-use super::pattern::Pattern;
 use crate::ground::net::http_client::HOP_BY_HOP;
 
 /// Table with the settings of a webhook hub, or of all hubs of a pattern.

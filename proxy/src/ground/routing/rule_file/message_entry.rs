@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use trunkline_protocol::limits::{
+    HISTORY_AGE_MAX, HISTORY_AGE_MIN, HISTORY_AGE_MS, HISTORY_MESSAGES, HISTORY_MESSAGES_MAX,
+};
+use trunkline_protocol::pattern::{Pattern, PatternError};
 
 use super::group_entry::{KnownGroups, Labels};
 use super::toml_value::{TomlTable, TomlValue};
-use crate::ground::routing::pattern::{Pattern, PatternError};
 use crate::ground::routing::route_condition::PathPattern;
-use crate::ground::routing::rule::{HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule};
+use crate::ground::routing::rule::{HistoryRule, HistoryTerms, MessageRule, MethodRule, MirrorRule, RecordedSets};
 use crate::ground::routing::rule_error::{Fault, RuleProblem};
 use crate::ground::routing::target_table::TargetPattern;
 
@@ -22,14 +25,6 @@ const PER_SECOND_MAX: u32 = 1_000_000;
 
 /// Maximum message size in a rule, equal to the largest message of any node.
 const MESSAGE_MAX_BYTES: u32 = 1024 * 1024 * 1024;
-
-/// Default and largest number of kept messages of a record.
-const HISTORY_MESSAGES: u32 = 1000;
-const HISTORY_MESSAGES_MAX: u32 = 1_000_000;
-
-/// Default and longest time for which a message is kept: an hour, and 30 days.
-const HISTORY_AGE_MS: u64 = 3600 * 1000;
-const HISTORY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 const HUB_ADVICE: &str = "name the hub, such as \"/chat\", or \"*\" for all";
 
@@ -99,12 +94,11 @@ pub(super) fn history(value: &TomlValue<'_>, labels: &mut Labels) -> Result<Hist
     };
     let names = names.patterns(TARGETS_MAX, Pattern::new)?;
     let messages = table.take("messages").map(|value| value.number(1..=HISTORY_MESSAGES_MAX)).transpose()?;
-    let age =
-        table.take("age").map(|value| value.milliseconds(Duration::from_secs(1)..=HISTORY_AGE_MAX)).transpose()?;
+    let age = table.take("age").map(|value| value.milliseconds(HISTORY_AGE_MIN..=HISTORY_AGE_MAX)).transpose()?;
     table.finish()?;
     let messages = usize::try_from(messages.unwrap_or(HISTORY_MESSAGES)).unwrap_or(usize::MAX);
     let terms = HistoryTerms { messages, age: Duration::from_millis(age.unwrap_or(HISTORY_AGE_MS)) };
-    Ok(HistoryRule { label, hub, of_users, names, terms })
+    Ok(HistoryRule { label, hub, sets: RecordedSets { of_users, names, terms } })
 }
 
 fn hub(table: &mut TomlTable<'_>) -> Result<PathPattern, Fault> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use ipnet::IpNet;
+use trunkline_protocol::pattern::Pattern;
 
 use super::group_entry::{KnownGroups, Labels};
 use super::toml_value::{TomlTable, TomlValue, read_beyond};
 use crate::ground::net::address::parse_network;
-use crate::ground::routing::pattern::Pattern;
 use crate::ground::routing::route_condition::{Condition, PathPattern, ValueSource, ValueTest};
 use crate::ground::routing::rule::{OnDown, Rejection, RouteAction, RouteRule};
 use crate::ground::routing::rule_error::{Fault, RuleProblem};

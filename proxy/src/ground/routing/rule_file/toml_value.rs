@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use trunkline_protocol::pattern::PatternError;
 
-use crate::ground::routing::pattern::PatternError;
 use crate::ground::routing::rule_error::{Fault, RuleProblem, nearest};
 
 /// Maximum length of a text. Longer ones (pages) are in files of their own.

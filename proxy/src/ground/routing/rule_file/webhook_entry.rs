@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use trunkline_protocol::manifest::{Authentication, SlowClients, Transport};
+use trunkline_protocol::pattern::Pattern;
 
 use super::message_entry::size;
 use super::named_file::secrets;
 use super::toml_value::{TomlTable, TomlValue};
-use crate::ground::routing::pattern::Pattern;
 use crate::ground::routing::rule_error::{Fault, RuleProblem};
 use crate::ground::routing::webhook_table::{WebhookEvents, WebhookHeader, WebhookHubSettings, WebhookTable};
 

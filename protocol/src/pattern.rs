@@ -7,33 +7,40 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Maximum length of a pattern, far longer than paths and method names.
-pub(crate) const PATTERN_MAX_BYTES: usize = 256;
+pub const PATTERN_MAX_BYTES: usize = 256;
 
 /// Wildcard for any number of characters, including none.
 const STAR: char = '*';
 
 /// Error of an invalid pattern, worded to follow the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PatternError {
+pub enum PatternError {
+    /// There is no text.
     #[error("is empty; `*` stands for any text")]
     Empty,
+    /// The text is too long.
     #[error("has {bytes} bytes, but a pattern has at most {PATTERN_MAX_BYTES}")]
-    TooLong { bytes: usize },
+    TooLong {
+        /// Length of the text.
+        bytes: usize,
+    },
+    /// The text has a control character.
     #[error("has a control character")]
     Control,
 }
 
 /// Text pattern. Case-sensitive, with wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pattern {
-    pub(crate) text: Arc<str>,
+pub struct Pattern {
+    /// Text of the pattern.
+    pub text: Arc<str>,
     /// Pieces between wildcards; a single piece without wildcards.
     pieces: Box<[Box<str>]>,
 }
 
 impl Pattern {
     /// Parses and checks a pattern. Fails if the pattern is empty, too long or contains a control character.
-    pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
+    pub fn new(text: &str) -> Result<Self, PatternError> {
         match text.len() {
             0 => Err(PatternError::Empty),
             bytes if bytes > PATTERN_MAX_BYTES => Err(PatternError::TooLong { bytes }),
@@ -43,14 +50,17 @@ impl Pattern {
     }
 
     /// The only matching text; `None` if there is a wildcard.
-    pub(crate) fn exact(&self) -> Option<&str> {
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
         match &*self.pieces {
             [only] => Some(only),
             _ => None,
         }
     }
 
-    pub(crate) fn matches(&self, text: &str) -> bool {
+    /// Whether the pattern matches a text.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
         let (first, middle, last) = match &*self.pieces {
             [first, middle @ .., last] => (first, middle, last),
             [only] => return text == &**only,
@@ -66,12 +76,14 @@ impl Pattern {
 
     /// Whether this pattern matches every text that the other matches. Only a wildcard of this pattern covers a
     /// wildcard of the other.
-    pub(crate) fn covers(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
         self.matches(&other.text)
     }
 
     /// Whether a text may match both patterns. Two patterns with wildcards are assumed to share one.
-    pub(crate) fn may_share(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn may_share(&self, other: &Self) -> bool {
         let is_exact = self.exact().is_some() || other.exact().is_some();
         !is_exact || self.covers(other) || other.covers(self)
     }
