@@ -596,8 +596,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 
     /// Records what is sent to groups whose name matches a pattern, such as `room-*`: nodes keep this number of
     /// messages of each group, for this time at most. Members get each message as ever. They can also follow the
-    /// record by the stream `Follow`, which returns missed messages first, and by `EventSource`: see *Missed messages* in
-    /// the book.
+    /// record by the stream `Follow`, which returns missed messages first, and by `EventSource`: see *Missed
+    /// messages* in the book.
     ///
     /// A [send](crate::Receivers::send) to such a group completes when it is recorded and delivered at all nodes, with
     /// its [position](crate::Sent::position). If it can't be recorded it reaches no client. With an

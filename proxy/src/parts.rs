@@ -2,11 +2,11 @@
 
 pub use crate::edge::admin::{AUDIT_TARGET, MetricEntry, metric_entries};
 pub use crate::edge::observer::{
-    AnnouncementReport, ConditionSnapshot, FleetConditions, FleetSnapshot, FleetTimeline, HubSnapshot, MissingCount,
-    NodeSnapshot, NodeTimeline, PartyChange, PoolSnapshot, Rates, RebalanceReport, RebalanceState, RevocationList,
-    RevocationReport, RevokedTokens, StoreSnapshot, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TimelineMark,
-    TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine,
-    TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line,
+    AnnouncementReport, ConditionSnapshot, FleetConditions, FleetSnapshot, FleetTimeline, HubSnapshot, ListPage,
+    MissingCount, NodeSnapshot, NodeTimeline, PartyChange, PoolSnapshot, Rates, RebalanceReport, RebalanceState,
+    RecordReport, RecordRow, RevocationList, RevocationReport, RevokedTokens, StoreSnapshot, TRACE_SECONDS_DEFAULT,
+    TRACE_SECONDS_MAX, TimelineMark, TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine,
+    TraceMessageLine, TraceNodeLine, TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line,
 };
 pub use crate::engine::upstream::Hub;
 pub use crate::features::admission::host_of_url;

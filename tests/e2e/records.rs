@@ -10,14 +10,18 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use trunkline_tests::harness::back_end::BackEnd;
+use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::client::{Agents, CLIENTS_FOLDER, Kind, Streamed};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::exchange;
 use trunkline_tests::harness::nats::Nats;
 use trunkline_tests::harness::process::Process;
-use trunkline_tests::harness::scenario::{Fixture, is_full, run_test, until};
+use trunkline_tests::harness::scenario::{Fixture, is_full, profile_folder, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token::signed;
+use trunkline_tests::harness::tools::run;
+
+const ADMIN_TOKEN: &str = "aKx7Qm2Zt9Vb4Nc8Wd1Re6Yf3";
 
 /// Hub of app servers in Rust.
 const RUST: &str = "rust";
@@ -291,5 +295,45 @@ fn an_event_source_and_curl_get_each_message_once_at_any_node() {
         let got: Vec<_> = got.iter().filter_map(|item| item["arguments"][0].as_u64()).collect();
         assert_eq!(got, (0..ALL).collect::<Vec<_>>());
         Ok(())
+    });
+}
+
+#[test]
+fn operators_see_and_delete_records_on_the_page_and_by_the_command() {
+    run_heavy_test(async |fixture| {
+        let nodes = nodes_with(fixture, 2, &[], &["--admin-token", ADMIN_TOKEN]).await?;
+        let back_end = BackEnd::trusted(nodes[0].address(), "chat", ACCESS_KEY)?;
+        let mut follower = page(fixture, &nodes[1], ("chat", "room-1")).await?;
+        for number in 0..3 {
+            send(&back_end, number).await?;
+        }
+        follower.wait_for_lines("shown ", 3).await?;
+        let browser = Browser::start(fixture)?;
+        let observer = browser.open("records", &format!("http://{}/", nodes[1].admin())).await?;
+        observer.click("log-in").await?;
+        observer.fill("login-token", ADMIN_TOKEN).await?;
+        observer.click("login-submit").await?;
+        observer.see("access", "may act").await?;
+        observer.click("tab-records").await?;
+        observer.see("records", "room-1").await?;
+        observer.see("records-note", "1 recorded, 1 shown").await?;
+        observer.click_in("records", "tbody td.acts button:last-child").await?;
+        observer.see("acting-effect", "Followers receive a reset").await?;
+        observer.click("acting-submit").await?;
+        observer.see("acting-answer", "Record deleted.").await?;
+        observer.click("acting-cancel").await?;
+        follower.wait_for_lines("reset ", 1).await?;
+        assert_eq!(follower.lines_after("reset "), ["deleted"]);
+        observer.see("records-note", "0 recorded, 1 shown").await?;
+        send(&back_end, 3).await?;
+        let mut command = Command::new(profile_folder()?.join("trunkline"));
+        command.args(["records", "--hub", "chat", "--group", "room-1", "--finish", "--admin", nodes[0].admin()]);
+        let done = run(command.env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN)).await?;
+        assert!(done.contains("finished at position"), "{done}");
+        let log = [nodes[0].process.log(), nodes[1].process.log()].concat();
+        for act in ["act=delete_record outcome=done", "act=finish_record outcome=done"] {
+            assert!(log.contains(act), "{act}");
+        }
+        browser.end().await
     });
 }

@@ -114,12 +114,7 @@ impl AdminClient {
     }
 
     /// Gets `path` from a node. Fails, with the reason, without a whole answer of at most `max_bytes` in time.
-    pub(super) async fn get(
-        &self,
-        address: &Address,
-        path: &'static str,
-        max_bytes: usize,
-    ) -> Result<Response<Bytes>, String> {
+    pub(super) async fn get(&self, address: &Address, path: &str, max_bytes: usize) -> Result<Response<Bytes>, String> {
         self.send(address, Request::get(path), Body::empty(), max_bytes, ANSWER_TIMEOUT).await
     }
 

@@ -43,7 +43,7 @@ impl<'a> AdminPort<'a> {
         Ok(Self { url, address, client, answer_max_bytes })
     }
 
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &'static str) -> anyhow::Result<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.read(self.client.get(&self.address, path, self.answer_max_bytes).await)
     }
 

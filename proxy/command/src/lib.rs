@@ -30,6 +30,7 @@
 //! | `manual_command` | `trunkline man` |
 //! | `new_command` | `trunkline new` |
 //! | `rebalance_command` | `trunkline rebalance` |
+//! | `records_command` | `trunkline records` |
 //! | `revoke_command` | `trunkline revoke` |
 //! | `serve_command` | `trunkline serve` |
 //! | `size_command` | `trunkline size` |
@@ -58,6 +59,7 @@ mod new_command;
 mod output;
 mod quantity;
 mod rebalance_command;
+mod records_command;
 mod revoke_command;
 mod runtime;
 mod serve_command;
@@ -91,6 +93,7 @@ use manual_command::ManualArgs;
 use new_command::NewArgs;
 use output::{print, print_error, print_warning, text_with_causes};
 use rebalance_command::RebalanceArgs;
+use records_command::RecordsArgs;
 use revoke_command::RevokeArgs;
 use runtime::runtime;
 use setting_source::{Environment, Sources, cleaned_line};
@@ -139,6 +142,8 @@ enum CliCommand {
     Announce(AnnounceArgs),
     /// Revoke access tokens at all nodes of a fleet: of a user, of an audience, of an app, or all.
     Revoke(RevokeArgs),
+    /// List the records of a hub's groups and users, and finish or delete one.
+    Records(RecordsArgs),
     /// Move clients away from nodes that have more than others. Ctrl-C stops it.
     Rebalance(RebalanceArgs),
     /// Show live messages with the time of each hop: of a connection, a user, a group or a method, at all nodes.
@@ -201,6 +206,7 @@ fn execute(cli: Cli, warnings: &[String]) -> anyhow::Result<()> {
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
         CliCommand::Revoke(args) => print(&runtime()?.block_on(revoke_command::revoke(&args))?),
+        CliCommand::Records(args) => print(&runtime()?.block_on(records_command::records(&args))?),
         CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
         CliCommand::Trace(args) => runtime()?.block_on(trace_command::trace(&args))?,
         CliCommand::ConnectionString(args) => connection_string_command::connection_string(*args)?,

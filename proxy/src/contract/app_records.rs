@@ -11,6 +11,8 @@ use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, nodes};
 use super::followed_records::{end, follow, item, said, texts};
 use super::scene::chat;
+use crate::edge::observer::{Announcement, RecordOrder, RecordOrderError};
+use crate::edge::rest::Addressee;
 use crate::ground::condition::ConditionKind;
 
 /// Nodes with app servers that record the groups `room-*`, and a member of `room-1` at each.
@@ -110,4 +112,39 @@ async fn a_request_for_another_set_than_that_of_its_message_is_refused_and_only_
     let mut client = nodes[0].client().await;
     follow(&mut client, "s", json!({ "group": "room-1" })).await;
     assert!(nodes[0].link.data().await.0.contains("\"follow\""), "the method is the app's");
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_operator_lists_ends_and_deletes_records_of_all_nodes_and_announces_to_them() {
+    let (mut nodes, mut clients) = rooms(3).await;
+    follow(&mut clients[1], "s", json!({ "group": "room-1", "after": "0" })).await;
+    let announcement = Announcement {
+        hub: "chat".into(),
+        to: Addressee::Group("room-1".into()),
+        target: "Say".into(),
+        arguments: serde_json::from_value(json!(["to all"])).unwrap(),
+    };
+    let observer = nodes[0].observer();
+    assert_eq!(observer.announcer.announce(announcement).await.unwrap().nodes, 3);
+    let (first, text) = item(&mut clients[1]).await;
+    assert_eq!(text, "to all");
+    let request = append(&nodes, "a", "hello");
+    let newest = ask(&mut nodes[2], request).await.position;
+    assert_eq!(texts(&mut clients[1], 1).await, ["hello"]);
+    for node in &nodes {
+        let page = node.observer().records.list("chat").await;
+        let [row] = &*page.items else { panic!("{page:?}") };
+        assert_eq!((&*row.name, row.is_user, row.messages, row.followers), ("room-1", false, 2, 1));
+        assert_eq!((page.total, row.position.as_deref(), row.is_finished), (Some(1), Some(&*newest), false));
+        assert!(row.node.is_some() && row.bytes > 0 && row.used_ms > 0 && *first < *newest, "{row:?}");
+    }
+    let change = |set, act| observer.records.change(RecordOrder { hub: "chat".into(), set, act });
+    let room = || RecordedSet::group("room-1");
+    assert_eq!(change(room(), RecordAct::Finish).await.unwrap().position, &*newest);
+    assert_eq!(end(&mut clients[1]).await, None);
+    assert!(nodes[1].observer().records.list("chat").await.items[0].is_finished);
+    assert_eq!(change(room(), RecordAct::Delete).await.unwrap().missing.len(), 0);
+    let missing = change(room(), RecordAct::Delete).await;
+    assert!(matches!(missing, Err(RecordOrderError::UnknownRecord)), "{missing:?}");
+    assert_eq!(nodes[1].observer().records.list("chat").await.total, Some(0));
 }

@@ -244,6 +244,7 @@ mod tests {
             include_str!("admin/api/group_api.rs"),
             include_str!("admin/api/log_level_api.rs"),
             include_str!("admin/api/rebalance_api.rs"),
+            include_str!("admin/api/record_api.rs"),
             include_str!("admin/api/revocation_api.rs"),
         ];
         let code = sources.map(|source| source.split("#[cfg(test)]").next().unwrap_or_default()).concat();

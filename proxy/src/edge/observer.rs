@@ -24,6 +24,7 @@ mod readiness;
 mod rebalance_board;
 mod rebalance_plan;
 mod rebalancer;
+mod record_editor;
 mod revoker;
 mod rule_snapshot;
 mod snapshot;
@@ -54,6 +55,7 @@ use node_inspector::NodeInspector;
 use peer::Peers;
 use rebalance_board::RebalanceBoard;
 use rebalancer::Rebalancer;
+use record_editor::RecordEditor;
 use revoker::Revoker;
 use snapshot_cache::SnapshotCache;
 use timeline::SAMPLE_INTERVAL_MS;
@@ -65,7 +67,8 @@ pub(crate) use client_tap::ClientTap;
 pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
 pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep};
-pub(crate) use list_page::{ClientFilter, ListPage, NameKind, NamePage};
+pub use list_page::ListPage;
+pub(crate) use list_page::{ClientFilter, NameKind, NamePage};
 pub(crate) use node_snapshot::unassigned_clients;
 pub(crate) use node_trace::NodeTrace;
 pub use node_trace::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
@@ -73,6 +76,8 @@ pub(crate) use node_watch::{PayloadView, WatchChoice, WatchError, WatchLines};
 pub(crate) use readiness::{Readiness, UpstreamProblem, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
+pub(crate) use record_editor::{RecordOrder, RecordOrderError};
+pub use record_editor::{RecordReport, RecordRow};
 pub(crate) use revoker::{REVOKE_OWN_PATH, RevocationError, RevocationOrder};
 pub use revoker::{RevocationList, RevocationReport, RevokedTokens};
 pub(crate) use snapshot::{ClientDetails, ClientSummary};
@@ -100,6 +105,7 @@ pub(crate) struct Observer {
     pub(crate) announcer: Announcer,
     pub(crate) groups: GroupEditor,
     pub(crate) rebalancer: Rebalancer,
+    pub(crate) records: RecordEditor,
     pub(crate) revoker: Revoker,
     fleet: SnapshotCache<FleetSnapshot>,
     timeline: Arc<TimelineKeeper>,
@@ -112,6 +118,7 @@ impl Observer {
         let (shared, board) = (readiness.shared.clone(), RebalanceBoard::default());
         let announcer = Announcer::new(fleet.clone());
         let groups = GroupEditor::new(&fleet, shared.settings.groups.name_max_bytes);
+        let records = RecordEditor::new(&fleet);
         let timeline = Arc::new(TimelineKeeper::start(shared.clone(), fleet.clone()));
         let revocations = fleet.admission().revocations.clone();
         let peers = Arc::new(Peers::new(fleet));
@@ -122,7 +129,7 @@ impl Observer {
         let revoker = Revoker::new(revocations, node.clone(), peers.clone());
         let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { node, peers, announcer, groups, rebalancer, revoker, fleet, timeline, streams }
+        Self { node, peers, announcer, groups, rebalancer, records, revoker, fleet, timeline, streams }
     }
 
     /// Returns a snapshot of this node and its peers; `None` during shutdown.

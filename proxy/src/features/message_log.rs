@@ -8,6 +8,7 @@
 //! A new record begins with a higher epoch, so a position of an earlier one is recognised. Above the budget, the app
 //! with the most bytes loses the oldest of its messages.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -132,6 +133,19 @@ struct SentId {
     at_ms: u64,
 }
 
+/// Record without its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordSummary {
+    pub(crate) set: RecordedSet,
+    /// Number of kept messages.
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    pub(crate) newest: Position,
+    /// Time of the newest message, in milliseconds since 1970.
+    pub(crate) used_ms: u64,
+    pub(crate) is_finished: bool,
+}
+
 /// Place of an appended message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
@@ -235,6 +249,16 @@ impl MessageLog {
     pub(crate) fn oldest(&self, key: &RecordKey) -> Option<u64> {
         let record = self.records.get(key).filter(|record| !record.messages.is_empty());
         record.map(MessageRecord::oldest)
+    }
+
+    /// Number of the records of a hub, and the largest ones.
+    pub(crate) fn list(&self, hub: &str, limit: usize) -> (u64, Vec<RecordSummary>) {
+        let of_hub = self.records.iter().filter(|(key, _)| *key.0 == *hub);
+        let mut all: Vec<_> = of_hub.map(|(key, record)| record.summary(key)).collect();
+        let count = all.len() as u64;
+        all.sort_by_key(|summary| Reverse(summary.bytes));
+        all.truncate(limit);
+        (count, all)
     }
 
     pub(crate) fn contains(&self, key: &RecordKey) -> bool {
@@ -393,6 +417,17 @@ impl MessageRecord {
         let messages = self.messages.iter().map(|(_, body)| body.len() + MESSAGE_OVERHEAD_BYTES);
         let ids = self.ids.keys().map(|id| id.len() + ID_OVERHEAD_BYTES);
         RECORD_OVERHEAD_BYTES + key.1.name.len() + messages.chain(ids).sum::<usize>()
+    }
+
+    fn summary(&self, key: &RecordKey) -> RecordSummary {
+        RecordSummary {
+            set: key.1.clone(),
+            messages: self.messages.len() as u64,
+            bytes: self.bytes(key) as u64,
+            newest: Position { epoch: self.epoch, number: self.newest },
+            used_ms: self.used_ms,
+            is_finished: self.is_finished,
+        }
     }
 
     /// Number of the oldest kept message, or of the next one.

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use trunkline_protocol::service::{RecordReply, RecordRequest};
 
-use crate::features::message_log::{MessageLog, RecordKey};
+use crate::features::message_log::{MessageLog, RecordKey, RecordSummary};
 use crate::features::store::StoredParts;
 use crate::ground::metrics::HistoryCounters;
 
@@ -139,6 +139,11 @@ impl RecordLanes {
         let (mut stored, mut log) = (self.stored(), self.log());
         log.sweep(now_ms);
         stored.retain(|key, _| log.contains(key));
+    }
+
+    /// Number of the records of a hub at this node, and the largest ones.
+    pub(crate) fn list(&self, hub: &str, limit: usize) -> (u64, Vec<RecordSummary>) {
+        self.log().list(hub, limit)
     }
 
     /// Bytes and number of the records at this node.

@@ -8,7 +8,7 @@ use super::{NODES, ObserverScene, pictures};
 
 const PHONE_SIZE: (u32, u32) = (390, 844);
 
-const TABS: [&str; 7] = ["nodes", "links", "hubs", "clients", "groups", "users", "trace"];
+const TABS: [&str; 8] = ["nodes", "links", "hubs", "clients", "groups", "users", "records", "trace"];
 
 #[test]
 fn no_part_of_the_page_is_wider_than_a_phone() {

@@ -8,6 +8,7 @@ mod fleet_api;
 mod group_api;
 mod log_level_api;
 mod rebalance_api;
+mod record_api;
 mod revocation_api;
 mod watch_api;
 
@@ -46,6 +47,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .merge(announcement_api::routes())
         .merge(group_api::routes())
         .merge(rebalance_api::routes())
+        .merge(record_api::routes())
         .merge(revocation_api::routes())
         .merge(log_level_api::routes())
 }

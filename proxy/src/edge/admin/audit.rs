@@ -83,6 +83,8 @@ pub(super) enum OperatorAct {
     Announce,
     JoinGroup,
     LeaveGroup,
+    FinishRecord,
+    DeleteRecord,
     Rebalance,
     StopRebalance,
     /// Stop of this node's rebalance, requested by another node.
@@ -98,7 +100,7 @@ pub(super) enum OperatorAct {
     Trace,
 }
 
-const ROUTES: usize = 15;
+const ROUTES: usize = 17;
 
 static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::POST, "/api/login", OperatorAct::LogIn),
@@ -107,6 +109,8 @@ static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::POST, "/api/announce", OperatorAct::Announce),
     (Method::POST, "/api/groups/join", OperatorAct::JoinGroup),
     (Method::POST, "/api/groups/leave", OperatorAct::LeaveGroup),
+    (Method::POST, "/api/records/finish", OperatorAct::FinishRecord),
+    (Method::POST, "/api/records/delete", OperatorAct::DeleteRecord),
     (Method::POST, "/api/rebalance", OperatorAct::Rebalance),
     (Method::DELETE, "/api/rebalance", OperatorAct::StopRebalance),
     (Method::POST, SHED_PATH, OperatorAct::Shed),
@@ -140,6 +144,8 @@ impl OperatorAct {
             Self::Announce => "announce",
             Self::JoinGroup => "join_group",
             Self::LeaveGroup => "leave_group",
+            Self::FinishRecord => "finish_record",
+            Self::DeleteRecord => "delete_record",
             Self::Rebalance => "rebalance",
             Self::StopRebalance => "stop_rebalance",
             Self::StopOwnRebalance => "stop_own_rebalance",

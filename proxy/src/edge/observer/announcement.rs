@@ -17,7 +17,7 @@ use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::Payloads;
 
-use crate::edge::rest::{Addressee, to_clients};
+use crate::edge::rest::{Addressee, append, appended, set_of, to_clients};
 use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
 
 /// Maximum number of concurrent announcements. A silent node delays one by some seconds.
@@ -57,6 +57,8 @@ pub(crate) enum AnnouncementError {
     Arguments(#[from] PayloadError),
     #[error("{UNDER_WAY_MAX} announcements are in progress, which is the limit")]
     TooMany,
+    #[error("{0}")]
+    Record(String),
     #[error("this node is stopping")]
     Stopping,
 }
@@ -100,10 +102,21 @@ impl AnnouncerState {
         }
         let payloads = Payloads::invocation(None, &announcement.target, &announcement.arguments)?;
         let message = to_clients(announcement.to.clone(), payloads, Vec::new());
+        let set = set_of(&announcement.to).filter(|set| self.fleet.history_of(&hub, set).is_some());
         let turn = self.turn.lock().await;
-        let delivery = self.fleet.begin_delivery(&hub, message).await;
-        drop(turn);
-        let FleetDelivery { nodes, missing, clients, is_known, .. } = delivery.await;
+        let delivery = match set {
+            Some(set) => {
+                let appending = self.fleet.request_record(&hub, append(&set, None, &message));
+                drop(turn);
+                appended(&set, appending.await).map_err(|error| AnnouncementError::Record(error.to_string()))?
+            }
+            None => {
+                let delivery = self.fleet.begin_delivery(&hub, message).await;
+                drop(turn);
+                delivery.await
+            }
+        };
+        let FleetDelivery { nodes, missing, clients, is_known, .. } = delivery;
         // A node without an answer may have the hub.
         if !is_known && missing.is_empty() {
             return Err(AnnouncementError::UnknownHub);

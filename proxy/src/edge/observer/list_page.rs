@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::shard::Slot;
 
+/// Page of a list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct ListPage<T> {
+pub struct ListPage<T> {
+    /// Rows of the page.
     pub items: Vec<T>,
     /// `after` value of the next page; `None` on the last one.
     pub next: Option<String>,

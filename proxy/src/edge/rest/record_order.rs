@@ -19,7 +19,7 @@ use crate::fleet::FleetDelivery;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Group or user that a send is for.
-pub(super) fn set_of(to: &Addressee) -> Option<RecordedSet> {
+pub(crate) fn set_of(to: &Addressee) -> Option<RecordedSet> {
     match to {
         Addressee::Group(name) => Some(RecordedSet::group(name.as_str())),
         Addressee::User(id) => Some(RecordedSet::user(id.as_str())),
@@ -35,13 +35,13 @@ pub(super) fn send_id(headers: &HeaderMap) -> Result<Option<ByteString>, RestErr
     id.map(|id| Some(id.into())).ok_or_else(|| RestError::bad_value("Idempotency-Key", problem()))
 }
 
-pub(super) fn append(set: &RecordedSet, id: Option<&ByteString>, send: &ServiceMessage) -> RecordRequest {
+pub(crate) fn append(set: &RecordedSet, id: Option<&ByteString>, send: &ServiceMessage) -> RecordRequest {
     let (set, body) = (set.clone(), send.to_body());
     RecordRequest { set, act: RecordAct::Append, id: id.cloned(), body, ..RecordRequest::default() }
 }
 
 /// Outcome of an append. Fails if the record refused the message.
-pub(super) fn appended(set: &RecordedSet, reply: RecordReply) -> Result<FleetDelivery, RestError> {
+pub(crate) fn appended(set: &RecordedSet, reply: RecordReply) -> Result<FleetDelivery, RestError> {
     let reply = accepted(reply)?;
     let kind = if set.is_user { "users" } else { "groups" };
     Ok(FleetDelivery {

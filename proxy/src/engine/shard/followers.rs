@@ -9,6 +9,7 @@
 //!
 //! Reads of one set run one after the other; followers with the same start share a read.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -111,6 +112,11 @@ pub(super) struct FollowedSet {
 }
 
 impl FollowedSet {
+    fn count(&self) -> u64 {
+        let readers = self.news.as_ref().map_or(0, broadcast::Sender::receiver_count);
+        (self.followers.len() + readers) as u64
+    }
+
     fn is_followed(&self) -> bool {
         !self.followers.is_empty() || self.has_readers()
     }
@@ -203,6 +209,15 @@ impl Followers {
         let is_first = !self.sets.contains_key(&key);
         let news = &mut self.sets.entry(key).or_default().news;
         (news.get_or_insert_with(|| broadcast::channel(NEWS_MAX).0).subscribe(), is_first)
+    }
+
+    /// Numbers of followers of a hub's records, the most followed ones.
+    pub(crate) fn count_followers(&self, hub: HubIndex, limit: usize) -> Vec<(RecordedSet, u64)> {
+        let of_hub = self.sets.iter().filter(|((of, _), _)| *of == hub);
+        let mut counts: Vec<_> = of_hub.map(|((_, set), followed)| (set.clone(), followed.count())).collect();
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        counts.truncate(limit);
+        counts
     }
 
     /// Follows of a connection, each with its record.

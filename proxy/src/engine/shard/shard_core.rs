@@ -61,7 +61,7 @@ pub(crate) struct ShardCore {
     pub(crate) connections: Connections,
     pub(super) delivery: Delivery,
     pub(crate) unfinished: UnfinishedMessages,
-    pub(super) followers: Followers,
+    pub(crate) followers: Followers,
     openings: OpeningInterner,
     /// Read buffer of all sockets; empty while lent.
     read_buffer: Box<[u8]>,

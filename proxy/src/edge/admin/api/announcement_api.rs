@@ -89,6 +89,7 @@ fn refusal(hub: &str, error: &AnnouncementError) -> ApiError {
         AnnouncementError::Arguments(_) => ApiError::field("arguments", error),
         AnnouncementError::TooMany => ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
             .with_header(RETRY_AFTER, HeaderValue::from(RETRY_S)),
+        AnnouncementError::Record(_) => ApiError::new(StatusCode::CONFLICT, error.to_string()),
         AnnouncementError::Stopping => ApiError::stopping(),
     }
 }

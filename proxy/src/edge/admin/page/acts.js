@@ -94,6 +94,28 @@ part("form").addEventListener("submit", async (event) => {
 
 const silent = (missing) => (missing.length ? ` No answer from ${missing.join(", ")}.` : "");
 
+// ----------------------------------------------------------------------------------------- records
+
+export function endRecord(state, { hub, name, isUser }, act) {
+  const of = isUser ? `the user ${name}` : `the group ${name}`;
+  const isDeletion = act === "delete";
+  openDialog(state, {
+    title: `${isDeletion ? "Delete" : "Finish"} the record of ${of}?`,
+    isDanger: isDeletion,
+    fields: [],
+    effect: () =>
+      isDeletion
+        ? "The messages are deleted, also from the store. Followers receive a reset, and go on with later messages. This can’t be undone."
+        : "Followers receive the rest, and then the end. Messages to it are refused until the record is deleted or too old.",
+    button: () => (isDeletion ? "Delete" : "Finish"),
+    async run() {
+      const answer = await send(`/api/records/${act}`, { hub, [isUser ? "user" : "group"]: name });
+      if (!answer.ok) return answer;
+      return { answer: `Record ${isDeletion ? "deleted" : "finished"}.`, problem: silent(answer.value.missing), isDone: true };
+    },
+  });
+}
+
 // ------------------------------------------------------------------------------------------- users
 
 export function revokeTokens(state, user) {

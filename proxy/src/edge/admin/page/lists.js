@@ -1,10 +1,10 @@
 // The lists below the picture. Clients, groups and users are loaded page by page, and only while visible.
 
-import { changeGroups, rebalance, revokeTokens, stopRebalance } from "./acts.js";
+import { changeGroups, endRecord, rebalance, revokeTokens, stopRebalance } from "./acts.js";
 import { openAnnouncing } from "./announce.js";
 import { read } from "./api.js";
 import { byId, make, setText, set } from "./dom.js";
-import { age, count, protocol, transport } from "./format.js";
+import { age, bytes, count, protocol, transport } from "./format.js";
 import { Table, appOfClient, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable, webhooksOf, webhooksTable } from "./nodes.js";
 import { Trace } from "./trace.js";
 
@@ -18,6 +18,7 @@ const TABS = [
   ["clients", "Clients"],
   ["groups", "Groups"],
   ["users", "Users"],
+  ["records", "Records"],
   ["rules", "Rules"],
   ["trace", "Trace"],
 ];
@@ -41,6 +42,7 @@ export class Lists {
       groups: new Pages("groups", namesTable("Group", "groups", (row) => this.showClients(row), [announce]), ["hub"], state),
       users: new Pages("users", namesTable("User", "users", (row) => this.showClients(row),
         [announce, ["Groups…", ({ hub, user }) => changeGroups(state, { hub, user })], ["Revoke tokens…", (row) => revokeTokens(state, row.user)]]), ["hub"], state),
+      records: new Pages("records", recordsTable([["Finish…", (row) => endRecord(state, row, "finish")], ["Delete…", (row) => endRecord(state, row, "delete")]]), ["hub"], state),
     };
     const button = (id, text, act) => make("button", { type: "button", id, onclick: () => act(state) }, text);
     this.stop = button("rebalance-stop", "Stop the rebalance…", stopRebalance);
@@ -174,7 +176,8 @@ class Pages {
     if (values.group && !values.hub) return this.report([], "A group belongs to a hub: choose the hub.");
     const number = ++this.number;
     this.isLoading = true;
-    const answer = await read(`/api/${this.kind}`, { ...values, limit: LIMIT, after: this.after });
+    const page = this.kind === "records" ? {} : { limit: LIMIT, after: this.after };
+    const answer = await read(`/api/${this.kind}`, { ...values, ...page });
     this.isLoading = false;
     this.loadedAt = Date.now();
     // A later request wins.
@@ -182,6 +185,10 @@ class Pages {
     if (!answer.ok) return this.report([], answer.problem);
     this.next = answer.value.next;
     const items = answer.value.items;
+    if (this.kind === "records") {
+      const note = items.length > 0 ? `${count(answer.value.total)} recorded, ${count(items.length)} shown` : "Nothing is recorded: see [[history]] and Hub::history.";
+      return this.report(items.map((row) => ({ ...row, hub: values.hub })), note);
+    }
     const rows = this.kind === "clients" ? items : items.map(([name, clients]) => ({ name, clients, hub: values.hub, [this.kind === "groups" ? "group" : "user"]: name }));
     this.report(rows, `Page ${this.before.length + 1}, ${count(rows.length)} shown`);
   }
@@ -207,6 +214,18 @@ const clientsTable = (press, appOf) =>
     ["Address", (client) => client.address ?? "", "long"],
     ["Here for", (client) => age(client.ageS), "number"],
   ], { id: "clients", press, keyOf: (client) => client.id });
+
+const recordsTable = (acts) =>
+  new Table("Records", [
+    ["Name", (row) => row.name],
+    ["Of", (row) => (row.isUser ? "user" : "group")],
+    ["State", (row) => (row.isFinished ? "finished" : "open")],
+    ["Node", (row) => row.node ?? ""],
+    ["Messages", (row) => count(row.messages), "number"],
+    ["Size", (row) => bytes(row.bytes), "number"],
+    ["Followers", (row) => count(row.followers), "number"],
+    ["Last message", (row) => (row.usedMs ? `${age((Date.now() - row.usedMs) / 1000)} ago` : ""), "number"],
+  ], { id: "records", acts, keyOf: (row) => `${row.hub} ${row.isUser} ${row.name}` });
 
 const namesTable = (heading, id, press, acts) =>
   new Table(heading, [
