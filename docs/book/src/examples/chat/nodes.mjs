@@ -19,20 +19,30 @@ export function token(claims) {
   return `${text}.${createHmac("sha256", key).update(text).digest("base64url")}`;
 }
 
-// Calls the REST API. It is no error if the connection, group or user does not exist.
-export async function rest(method, path, body, attempt = 1) {
+// Calls the REST API. It is no error if the connection, group or user does not exist. With a key, a recorded message is
+// recorded once. So it is repeated for a minute, also if there is no response.
+export async function rest(method, path, body, key, attempt = 1) {
   // "users/.." would address all clients.
   if (/(^|\/)\.\.?(\/|$)/.test(path)) throw new Error(`invalid name in ${path}`);
   const api = `${url}/api/hubs/${hub}/`;
   const headers = { authorization: `Bearer ${token({ aud: api })}`, "content-type": "application/json" };
+  if (key) headers["idempotency-key"] = key;
+  const isLast = attempt > (key ? 60 : 8);
+  const again = () => sleep(1000).then(() => rest(method, path, body, key, attempt + 1));
   const request = http.request(api + path, { agent, method, headers, signal: AbortSignal.timeout(10_000) });
   request.end(body === undefined ? undefined : JSON.stringify(body));
-  const [response] = await once(request, "response");
-  const text = Buffer.concat(await response.toArray()).toString();
+  let response, text;
+  try {
+    [response] = await once(request, "response");
+    text = Buffer.concat(await response.toArray()).toString();
+  } catch (error) {
+    if (key && !isLast) return again(); // it may have been executed
+    throw error;
+  }
   const { statusCode: status, headers: head } = response;
   const code = head["x-ms-error-code"] ?? "";
   // Nothing was sent: the node is stopping or busy, or another one has crashed.
-  if (status === 503 && code && attempt <= 8) return sleep(1000).then(() => rest(method, path, body, attempt + 1));
+  if (status === 503 && code && !isLast) return again();
   const isMissing = /^(Warning|Info|Error\.Connection)/.test(code);
   if (status >= 300 && !isMissing) throw new Error(`${method} ${api}${path}: ${status} ${text}`);
   return JSON.parse(text || "{}");

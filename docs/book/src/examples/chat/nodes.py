@@ -24,18 +24,24 @@ def token(**claims):
     return jwt.encode({"iat": now, "exp": now + 3600, **claims}, KEY, "HS256")
 
 
-async def rest(method, path, body=None):
-    """Calls the REST API. It is no error if the connection, group or user does not exist."""
+async def rest(method, path, body=None, key=None):
+    """Calls the REST API. It is no error if the connection, group or user does not exist.
+
+    With a key, a recorded message is recorded once. So it is repeated for a minute, also if there is no response."""
     if {".", ".."} & set(path.split("/")):  # "users/.." would address all clients
         raise ValueError(f"invalid name in {path}")
     api = f"{URL}/api/hubs/{HUB}/"
-    for wait in [1] * 8 + [0]:
-        headers = {"authorization": "Bearer " + token(aud=api)}
-        async with session().request(method, api + path, headers=headers, json=body) as response:
-            text, code = await response.text(), response.headers.get("x-ms-error-code", "")
-        if response.status != 503 or not code:
-            break
-        await asyncio.sleep(wait)  # nothing was sent: the node is stopping or busy, or another one has crashed
+    for wait in [1] * (60 if key else 8) + [0]:
+        headers = {"authorization": "Bearer " + token(aud=api), **({"idempotency-key": key} if key else {})}
+        try:
+            async with session().request(method, api + path, headers=headers, json=body) as response:
+                text, code = await response.text(), response.headers.get("x-ms-error-code", "")
+            if response.status != 503 or not code:
+                break
+        except (aiohttp.ClientError, TimeoutError):  # it may have been executed
+            if not key or not wait:
+                raise
+        await asyncio.sleep(wait)  # 503: nothing was sent. The node is stopping or busy, or another one has crashed
     if response.status >= 300 and not re.match(r"Warning|Info|Error\.Connection", code):
         raise RuntimeError(f"{method} {api}{path}: {response.status} {text}")
     return json.loads(text or "{}")
