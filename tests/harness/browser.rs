@@ -25,8 +25,17 @@ pub struct Browser {
 impl Browser {
     /// Starts a browser with a new profile.
     pub fn start(fixture: &Fixture) -> Result<Self> {
+        Self::start_with(fixture, &[])
+    }
+
+    /// Starts a browser that connects to another address instead of `address`, both as `host:port`.
+    pub fn start_redirected(fixture: &Fixture, address: &str, other: &str) -> Result<Self> {
+        Self::start_with(fixture, &[format!("--host-resolver-rules=MAP {address} {other}")])
+    }
+
+    fn start_with(fixture: &Fixture, flags: &[String]) -> Result<Self> {
         let mut command = Command::new("node");
-        command.arg(Path::new(CLIENTS_FOLDER).join("js/browser.mjs"));
+        command.arg(Path::new(CLIENTS_FOLDER).join("js/browser.mjs")).args(flags);
         Ok(Self { driver: Driver::start(fixture, "browser", command)? })
     }
 
@@ -165,6 +174,18 @@ impl Page {
         let options = json!({ "url": url, "transport": transport.name(), "items": items, "length": length });
         let mut got = self.command("download", options).await?;
         Ok(["streamed", "sent"].map(|kind| got.get_mut(kind).map(Value::take).unwrap_or_default()))
+    }
+
+    /// Address of the page.
+    pub async fn url(&self) -> Result<String> {
+        let url = self.command("url", json!({})).await?;
+        Ok(url.as_str().context("a text")?.to_owned())
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&self) -> Result<()> {
+        self.command("reload", json!({})).await?;
+        Ok(())
     }
 
     /// Closes the page.

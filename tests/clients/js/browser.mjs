@@ -1,4 +1,5 @@
-// Drives pages in headless Chromium for the end-to-end tests. Elements are identified by their ids.
+// Drives pages in headless Chromium for the end-to-end tests. Elements are identified by their ids. Arguments are further
+// flags of the browser.
 
 import { chromium } from "playwright-core";
 import { serve } from "./lines.mjs";
@@ -22,7 +23,7 @@ const FLAGS = [
 const launch = () =>
   chromium.launch({
     executablePath: process.env.TRUNKLINE_CHROMIUM ?? "/usr/bin/chromium",
-    args: FLAGS,
+    args: [...FLAGS, ...process.argv.slice(2)],
     timeout: LAUNCH_TIMEOUT_MS,
   });
 
@@ -140,6 +141,8 @@ serve(
     clickIn: (at) => within(at).first().click(),
     focusIn: (at) => within(at).first().focus(),
     press: ({ page, key }) => pages.get(page).keyboard.press(key),
+    url: ({ page }) => pages.get(page).url(),
+    reload: ({ page }) => pages.get(page).reload().then(() => null),
     close: ({ page }) => pages.get(page).close(),
   },
   () => browser.close(),
