@@ -8,6 +8,8 @@ mod access;
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod ai_answer;
+#[cfg(test)]
 mod auction;
 #[cfg(test)]
 mod authorize;
