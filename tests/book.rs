@@ -3,6 +3,9 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[doc = include_str!("../docs/book/src/ai-answer.md")]
+struct AiAnswerPage;
+
 #[doc = include_str!("../docs/book/src/app/embedded.md")]
 struct EmbeddedPage;
 
