@@ -34,6 +34,10 @@ const ALL: u64 = 500;
 const ROUNDS: usize = 6;
 const ROUNDS_FULL: usize = 120;
 
+/// Followers that come and go meanwhile.
+const FOLLOWERS: usize = 40;
+const FOLLOWERS_FULL: usize = 500;
+
 /// Starts two nodes with recorded groups. The webhook of their hub answers nothing.
 async fn nodes(fixture: &Fixture) -> Result<Vec<Proxy>> {
     nodes_with(fixture, 2, &[], &[]).await
@@ -167,6 +171,21 @@ async fn send_all(addresses: &[String], (hub, group): (&str, &str), end: watch::
     Ok(number)
 }
 
+/// Starts followers that come and go, of these groups at all nodes.
+async fn followers(fixture: &Fixture, nodes: &[Proxy], groups: &[(&str, &str)]) -> Result<Process> {
+    let mut terms = vec![json!(if is_full() { FOLLOWERS_FULL } else { FOLLOWERS })];
+    for (hub, group) in groups {
+        let token = signed(ACCESS_KEY, &json!({ "nameid": "eve", "trunkline.follow": group }))?;
+        let urls: Vec<_> = nodes.iter().map(|node| node.url(&format!("/{hub}"))).collect();
+        terms.push(json!({ "urls": urls, "token": token, "group": group }));
+    }
+    let mut command = Command::new("node");
+    command.arg(format!("{CLIENTS_FOLDER}/js/followers.mjs")).arg(json!(terms).to_string());
+    let mut followers = Process::start(fixture, "followers", command)?;
+    followers.wait_for_line("following").await?;
+    Ok(followers)
+}
+
 /// Kills a node, a NATS server or an app server, in turn, and starts it again.
 async fn kill_one(
     fixture: &Fixture,
@@ -207,6 +226,7 @@ fn kills_of_nodes_and_servers_lose_double_and_reorder_nothing() {
         for (node, group) in nodes.iter().cycle().zip(groups) {
             pages.push(page(fixture, node, group).await?);
         }
+        let mut followers = followers(fixture, &nodes, &groups).await?;
         let sending = join_all(groups.map(|group| {
             let addresses = if group.0 == RUST { &of_apps } else { &of_nodes };
             send_all(addresses, group, ended.clone())
@@ -231,6 +251,12 @@ fn kills_of_nodes_and_servers_lose_double_and_reorder_nothing() {
             assert_eq!(page.lines_after("shown "), expected);
             assert_eq!(page.lines_after("reset "), [""; 0]);
         }
+        for (hub, group) in groups {
+            let back_end = BackEnd::trusted(nodes[0].address(), hub, ACCESS_KEY)?;
+            assert_eq!(back_end.status(Method::POST, &format!("/groups/{group}/history/:finish")).await?, 204);
+        }
+        followers.wait_for_line("done ").await?;
+        assert_eq!(followers.lines_after("violation "), [""; 0]);
         // All at once.
         for (node, server) in nodes.iter_mut().zip(&mut servers) {
             node.process.kill().await?;
