@@ -75,7 +75,7 @@ pub(super) async fn follow(client: &mut Client, id: &str, terms: Value) {
 }
 
 /// Next message that is no acknowledgement of stateful reconnect.
-async fn next(client: &mut Client) -> Value {
+pub(super) async fn next(client: &mut Client) -> Value {
     loop {
         let message: Value = serde_json::from_str(&client.text().await).unwrap();
         if message["type"] != json!(8) {

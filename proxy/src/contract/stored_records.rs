@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::client::Client;
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, peers, until};
-use super::followed_records::{RULES, Rooms, back_end, said, send, texts};
+use super::followed_records::{RULES, Rooms, back_end, follow, next, said, send, texts};
 use super::inbound_links::settle;
 use super::rest_data_plane::Answer;
 use crate::features::store::MemoryEngine;
@@ -170,4 +171,111 @@ async fn the_store_keeps_not_much_more_than_the_record_and_copies_have_no_effect
     let newest = page(&nodes[0], "?last=1").await;
     assert_eq!((page_texts(&newest), &newest.body["reset"]), (vec!["new".to_owned()], &Value::Null));
     assert!(newest.body["position"].as_str().unwrap().ends_with("-201"), "{newest:?}");
+}
+
+/// Follower that remembers what it got.
+struct Reader {
+    client: Client,
+    seen: Vec<String>,
+    position: String,
+    /// Whether its stream has no end that was read.
+    is_open: bool,
+}
+
+impl Reader {
+    /// Reads the next message. Returns `false` at the end of the stream.
+    async fn read(&mut self) -> bool {
+        let mut message = next(&mut self.client).await;
+        // Plain copies, between two follows.
+        while message["type"] == json!(1) {
+            message = next(&mut self.client).await;
+        }
+        let item = &message["item"];
+        if message["type"] == json!(3) {
+            // A new follow whose record can't be read for five seconds.
+            let is_expected = message["error"].as_str().is_none_or(|error| error.ends_with("try again."));
+            assert!(is_expected, "{message}");
+            return false;
+        }
+        assert_eq!(item.get("reset"), None, "{message} after {:?}", self.seen.last());
+        self.seen.push(item["arguments"][0].as_str().unwrap().to_owned());
+        self.position = item["position"].as_str().unwrap().to_owned();
+        true
+    }
+
+    async fn follow_again(&mut self) {
+        self.client.send("{\"type\":5,\"invocationId\":\"s\"}\u{1e}").await;
+        while self.is_open {
+            self.is_open = self.read().await;
+        }
+        follow(&mut self.client, "s", json!({ "group": "room-1", "after": self.position })).await;
+        self.is_open = true;
+    }
+}
+
+/// Sends numbers one after the other, each until a node accepts it, while nodes are cut off, the store goes away, and
+/// followers come back. Each follower must get each number once and in order.
+async fn storm(seed: u64) {
+    let engine = MemoryEngine::default();
+    let mut rooms = rooms(&engine).await;
+    rooms.nodes.iter().for_each(|node| node.fixture.apply("[[history]]\nhub = 'bench'\ngroups = 'room-*'"));
+    let mut state = seed;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % below).unwrap()
+    };
+    rooms.follow("room-1").await;
+    let reader = |client| Reader { client, seen: Vec::new(), position: "0".into(), is_open: true };
+    let mut readers: Vec<_> = rooms.clients.drain(..).map(reader).collect();
+    let path = "/api/hubs/bench/groups/room-1/:send";
+    let (mut sent, mut cut) = (Vec::new(), None::<usize>);
+    for step in 0..80 {
+        match random(10) {
+            0 => {
+                if let Some(node) = cut.take() {
+                    rooms.nodes[node].cut(false);
+                } else {
+                    let node = random(3);
+                    rooms.nodes[node].cut(true);
+                    cut = Some(node);
+                }
+            }
+            1 => engine.set_away((random(2) == 0).then_some("gone")),
+            2 => readers[random(3)].follow_again().await,
+            _ => {
+                let (text, key) = (step.to_string(), format!("{seed}-{step}"));
+                let body = json!({ "target": "Say", "arguments": [text] }).to_string();
+                for attempt in 0.. {
+                    let node = &rooms.nodes[random(3)];
+                    let headers = [("idempotency-key", &*key)];
+                    if back_end(node).ask_as("POST", path, &body, &headers).await.status == 202 {
+                        break;
+                    }
+                    if attempt == 5 {
+                        engine.set_away(None);
+                    }
+                    settle().await;
+                }
+                sent.push(text);
+            }
+        }
+    }
+    engine.set_away(None);
+    rooms.nodes.iter().for_each(|node| node.cut(false));
+    for reader in &mut readers {
+        while reader.seen.len() < sent.len() {
+            if !reader.read().await {
+                reader.is_open = false;
+                reader.follow_again().await;
+            }
+        }
+        assert_eq!(reader.seen, sent, "seed {seed}");
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn random_storms_lose_double_and_reorder_nothing() {
+    for seed in 0..10 {
+        storm(seed).await;
+    }
 }
