@@ -11,15 +11,23 @@ use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage};
 
 use crate::ground::limits::HeadWeight;
 
-/// Headers with individual values; all others are interned.
-const OWN_HEADERS: [&str; 8] = [
+/// Headers with individual values, also those that balancers add; all others are interned.
+const OWN_HEADERS: [&str; 16] = [
     "authorization",
+    "cf-connecting-ip",
+    "cf-ray",
     "content-length",
     "cookie",
-    "x-forwarded-for",
-    "x-request-id",
+    "forwarded",
     "traceparent",
+    "tracestate",
+    "true-client-ip",
+    "x-amzn-trace-id",
+    "x-client-ip",
+    "x-cloud-trace-context",
+    "x-forwarded-for",
     "x-real-ip",
+    "x-request-id",
     "x-trunkline-remote",
 ];
 
@@ -126,6 +134,9 @@ pub(super) mod tests {
         assert_eq!(openings[0].unpack(), Some(open_connection("1", "me")));
         assert_eq!(openings[2].unpack(), Some(open_connection("3", "you")));
         assert!(Rc::ptr_eq(&openings[0].shared, &openings[1].shared));
+        let mut behind_balancer = open_connection("4", "me");
+        behind_balancer.headers.push(("CF-Connecting-IP".into(), vec!["192.0.2.7".into()]));
+        assert!(Rc::ptr_eq(&openings[0].shared, &interner.intern_opening(&behind_balancer, None).shared));
         assert_eq!(interner.known.len(), 2);
     }
 
