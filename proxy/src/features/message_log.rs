@@ -632,7 +632,9 @@ mod tests {
         let last = append_of(&mut log, ("", "g"), (Some("1"), "a"), 0).unwrap();
         assert_eq!(log.finish(&key("g")), Ok(last.position));
         assert!(log.read(&key("g"), RecordStart::Oldest, 0).is_finished);
+        let finished = log.read(&key("g"), RecordStart::Oldest, 0);
         assert_eq!(append_of(&mut log, ("", "g"), (None, "b"), 0), Err(RecordRefused::Finished));
+        assert_eq!(log.read(&key("g"), RecordStart::Oldest, 0), finished, "a refused message has no number");
         assert!(append_of(&mut log, ("", "g"), (Some("1"), "a"), 0).unwrap().is_repeated);
         log.delete(&key("g")).unwrap();
         append(&mut log, "g", "b", 0);
