@@ -13,7 +13,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::client::{Agents, CLIENTS_FOLDER, Kind, Streamed};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
-use trunkline_tests::harness::http_client::exchange;
+use trunkline_tests::harness::http_client::{exchange, get};
 use trunkline_tests::harness::nats::Nats;
 use trunkline_tests::harness::process::Process;
 use trunkline_tests::harness::scenario::{Fixture, is_full, profile_folder, run_heavy_test, run_test, until};
@@ -362,5 +362,48 @@ fn operators_see_and_delete_records_on_the_page_and_by_the_command() {
             assert!(log.contains(act), "{act}");
         }
         browser.end().await
+    });
+}
+
+#[test]
+fn a_full_store_refuses_a_message_everywhere_and_says_why_until_there_is_room() {
+    run_test(async |fixture| {
+        let address = free_address()?;
+        let _nats = Nats::start(fixture, &address, "small", &[], "max_file_store: 4MB").await?;
+        let nodes = nodes_with(fixture, 2, &[], &["--nats", &format!("nats://{address}")]).await?;
+        let back_end = BackEnd::trusted(nodes[0].address(), "chat", ACCESS_KEY)?;
+        let mut follower = page(fixture, &nodes[1], ("chat", "room-1")).await?;
+        let large = |number: u64| json!({ "target": "Said", "arguments": [number, "x".repeat(300_000)] });
+        let mut accepted = 0;
+        let refused = loop {
+            let answer = back_end.ask(Method::POST, "/groups/room-1/:send", &large(accepted)).await?;
+            if answer.status != 202 {
+                break answer;
+            }
+            accepted += 1;
+            assert!(accepted < 100, "the store has a limit");
+        };
+        assert_eq!(refused.status, 503, "{}", refused.body);
+        assert!(refused.body.contains("it is full") && refused.body.contains("max_file_store"), "{}", refused.body);
+        until(async || {
+            let ready = get(nodes[0].admin(), "/readyz").await?;
+            assert_eq!(ready.status, 200, "{}", ready.body);
+            Ok(ready.body.contains("records-refused").then_some(()))
+        })
+        .await?;
+        assert_eq!(back_end.status(Method::DELETE, "/groups/room-1/history").await?, 204);
+        follower.wait_for_lines("reset ", 1).await?;
+        let shown = follower.lines_after("shown ");
+        assert_eq!(
+            shown,
+            (0..accepted).map(|number| number.to_string()).collect::<Vec<_>>(),
+            "what was refused is not shown"
+        );
+        let again = until(async || {
+            let answer = back_end.ask(Method::POST, "/groups/room-1/:send", &large(accepted)).await?;
+            Ok((answer.status == 202).then_some(()))
+        });
+        again.await?;
+        follower.wait_for_lines("shown ", shown.len() + 1).await
     });
 }

@@ -31,9 +31,11 @@ impl Nats {
             }
             None => String::new(),
         };
+        // A limit of the store belongs into its block.
+        let (limit, more) = if more.starts_with("max_file_store") { (more, "") } else { ("", more) };
         let config = format!(
-            "listen: \"{address}\"\nserver_name: {name}\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n\
-             {cluster}\n{more}\n",
+            "listen: \"{address}\"\nserver_name: {name}\n\
+             jetstream {{ store_dir: \"{}\", sync_interval: always, {limit} }}\n{cluster}\n{more}\n",
             files.display()
         );
         let file = fixture.folder().join(format!("{name}.conf"));

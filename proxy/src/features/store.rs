@@ -68,7 +68,7 @@ const WRITES_MAX: usize = 256;
 
 /// Reason why the store can't be used, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the store is not reachable ({problem}): try again; what was requested may have happened")]
+#[error("the store can't be used ({problem}): try again; what was requested may have happened")]
 pub(crate) struct StoreAway {
     problem: String,
     since: Instant,
@@ -77,7 +77,7 @@ pub(crate) struct StoreAway {
 impl StoreAway {
     /// Names the cause only, for a text with its own remedy.
     pub(crate) fn cause(&self) -> String {
-        format!("the store is not reachable ({})", self.problem)
+        format!("the store can't be used ({})", self.problem)
     }
 }
 

@@ -92,6 +92,12 @@ impl NatsLogs {
     }
 }
 
+/// Text with the remedy for the error of a server that has no room.
+fn full(error: &str) -> Option<String> {
+    let is_full = ["insufficient", "maximum bytes", "no space"].iter().any(|sign| error.contains(sign));
+    is_full.then(|| format!("it is full: {error}; raise max_file_store of the NATS servers, or delete records"))
+}
+
 impl EngineLogs for NatsLogs {
     fn value_max(&self) -> usize {
         self.streams.context.client().server_info().max_payload.saturating_sub(HEAD_MAX_BYTES)
@@ -109,7 +115,7 @@ impl EngineLogs for NatsLogs {
             match answered {
                 Ok(ack) => Ok(Some(ack.sequence)),
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
-                Err(error) => Err(self.error(error)),
+                Err(error) => Err(self.error(full(&error.to_string()).unwrap_or_else(|| error.to_string()))),
             }
         })
     }
