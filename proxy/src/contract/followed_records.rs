@@ -17,6 +17,7 @@ use super::fleet_nodes::{FleetNode, peers, until};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, node_with_link, settle, token};
 use super::inbound_moves::DialInScene;
 use super::rest_data_plane::{Answer, BackEnd};
+use crate::engine::shard::{Recorder, RequestOrigin};
 use crate::fleet::MemberState;
 use crate::ground::clock::unix_seconds;
 use crate::ground::config::Settings;
@@ -409,6 +410,25 @@ async fn each_node_is_the_recorder_of_some_groups() {
     let records: Vec<_> = rooms.nodes.iter().map(|node| node.fleet.records().size().1).collect();
     assert_eq!(records.iter().sum::<usize>(), 30);
     assert!(records.iter().all(|records| *records > 0), "{records:?}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_that_is_not_the_recorder_refuses_requests_of_other_nodes() {
+    let rooms = Rooms::open().await;
+    let hub = rooms.nodes[0].fixture.shared.hubs.named(HUB).unwrap().key().to_owned();
+    for number in 0..6 {
+        let group = format!("room-{number}");
+        let body = super::app::to_group(&group, &said("a")).to_body();
+        let set = RecordedSet::group(group);
+        let request = RecordRequest { set, act: RecordAct::Append, body, ..RecordRequest::default() };
+        let mut refused = Vec::new();
+        for node in &rooms.nodes {
+            refused.push(node.fleet.request_record(&hub, request.clone(), RequestOrigin::OtherNode).await.refused);
+        }
+        refused.sort_by_key(Option::is_some);
+        let moving = Some(RecordRefusal::Moving);
+        assert_eq!(refused, [None, moving, moving], "one of the nodes records");
+    }
 }
 
 #[tokio::test(crate = "paused")]
