@@ -21,12 +21,12 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use trunkline_bench::child::READY;
 use trunkline_bench::cores;
+use trunkline_bench::peak::Peak;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::workload::{Workload, settle};
 use trunkline_tests::harness::command::print_line;
 
 use crate::arguments::{At, CrowdArguments};
-use crate::peak::Peak;
 use crate::server::Server;
 use crate::stalled::Stalled;
 use crate::work::Work;

@@ -46,7 +46,6 @@
 //! | [`answerer`] | the floor of calls and connects |
 //! | [`arguments`] | the command line of a crowd |
 //! | [`server`] | servers of a crowd: the floor, or proxy and app server |
-//! | [`peak`] | peak memory of a server |
 //! | [`stalled`] | clients that have stopped reading |
 //! | [`crowd`] | generator process: connects, applies load, counts, reads the CPU time |
 //! | [`part`] | the parts of a round |
@@ -62,7 +61,6 @@ mod broadcast;
 mod crowd;
 mod fleet;
 mod part;
-mod peak;
 mod report;
 mod rounds;
 mod server;

@@ -13,14 +13,14 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Thread that samples the memory of these processes until the peak is requested.
 #[derive(Debug)]
-pub(crate) struct Peak {
+pub struct Peak {
     is_over: Arc<AtomicBool>,
     looking: JoinHandle<Result<u64>>,
 }
 
 impl Peak {
     /// Starts sampling these processes.
-    pub(crate) fn watch(pids: Vec<u32>) -> Self {
+    pub fn watch(pids: Vec<u32>) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let looking = thread::spawn({
             let is_over = Arc::clone(&is_over);
@@ -30,7 +30,7 @@ impl Peak {
     }
 
     /// Stops sampling and returns the peak of their total.
-    pub(crate) fn end(self) -> Result<u64> {
+    pub fn end(self) -> Result<u64> {
         self.is_over.store(true, Ordering::Release);
         self.looking.join().map_err(|_| anyhow!("the memory was not looked at"))?
     }
