@@ -26,6 +26,10 @@ const MESSAGE_MAX_BYTES: usize = 32 * 1024;
 /// Group that is notified when a user comes online.
 const PRESENCE_GROUP: &str = "presence";
 
+/// Recorded messages of a group, and how long they are kept.
+const KEPT_MESSAGES: u32 = 1000;
+const KEPT_FOR: Duration = Duration::from_secs(3600);
+
 /// Command line of this server.
 #[derive(Debug, Parser)]
 struct BenchArguments {
@@ -37,6 +41,9 @@ struct BenchArguments {
     /// Send `Online(user)` to the group `presence` when a user comes online
     #[arg(long)]
     presence: bool,
+    /// Record the groups `kept-*`
+    #[arg(long)]
+    records: bool,
     /// Maximum size of a client message
     #[arg(long, value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
     message_max_bytes: usize,
@@ -370,6 +377,8 @@ async fn main() -> anyhow::Result<()> {
         .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())));
     // Proxies report users to app servers only if a hub has such a hook.
     let bench = if arguments.presence { bench.on_user_online(send_online) } else { bench };
+    // Other benchmarks measure a hub without records.
+    let bench = if arguments.records { bench.history("kept-*", KEPT_MESSAGES, KEPT_FOR) } else { bench };
     let bench = bench.with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
     arguments.serve.serve(Server::new().hub(bench), Router::new()).await
 }
