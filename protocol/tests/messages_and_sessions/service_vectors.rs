@@ -317,7 +317,7 @@ fn layouts_of_records() {
     body_both_ways("97 50 92 c2 a26731 07 05 c0 c400 80", ServiceMessage::Recorded(recorded));
     let (set, start) = (RecordedSet::user("u1"), text("0"));
     let request = RecordRequest { set, start, ..RecordRequest::default() };
-    body_both_ways("97 51 92 c3 a27531 02 c0 a130 c400 80", ServiceMessage::RecordRequest(request));
+    body_both_ways("99 51 92 c3 a27531 02 c0 a130 c400 00 90 80", ServiceMessage::RecordRequest(request));
 }
 
 #[test]

@@ -71,15 +71,15 @@ fn an_answer_to_an_ended_session_is_not_accepted() {
 #[test]
 fn headers_are_read_as_they_are_written() {
     assert_eq!(second().to_string().parse(), Ok(second()));
-    assert_eq!(capable().to_string(), "resume=1000, causes, handovers, moves, traces");
-    assert_eq!("other, resume=1000 ,x=1,causes, handovers, moves,traces".parse(), Ok(capable()));
+    assert_eq!(capable().to_string(), "resume=1000, causes, handovers, moves, traces, records");
+    assert_eq!("other, resume=1000 ,x=1,causes, handovers, moves,traces, records".parse(), Ok(capable()));
     let plain = Capabilities { supports_causes: true, ..Capabilities::default() };
     assert_eq!((plain.to_string().as_str(), "causes".parse()), ("causes", Ok(plain)));
     assert_eq!("causes=1, because".parse(), Ok(Capabilities::default()));
     let proxy = session(Role::Proxy).offer().capabilities;
     assert_eq!(
         (proxy.to_string().as_str(), proxy.to_string().parse()),
-        ("resume=1000, window=1000, causes, members, handovers, moves, presence, traces", Ok(proxy))
+        ("resume=1000, window=1000, causes, members, handovers, moves, presence, traces, records", Ok(proxy))
     );
     let flow = Capabilities { client_message_max_bytes: Some(70), ..Capabilities::default() };
     assert_eq!((flow.to_string().as_str(), "client-flow=70".parse()), ("client-flow=70", Ok(flow)));
