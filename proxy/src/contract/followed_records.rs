@@ -560,7 +560,17 @@ struct Events {
 }
 
 impl Events {
+    /// Next event. A position without an event is skipped.
     async fn next(&mut self) -> Option<String> {
+        loop {
+            let block = self.block().await?;
+            if !block.starts_with("id: ") || block.contains(" data: ") {
+                return Some(block);
+            }
+        }
+    }
+
+    async fn block(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.read.find("\n\n") {
                 let event: String = self.read.drain(..end + 2).collect();
@@ -629,6 +639,23 @@ async fn an_event_stream_goes_on_behind_its_last_event_and_ends_with_the_record(
     }
     let over = events(&room, &claim, "group=room-1", Some(&third)).await.err();
     assert_eq!(over, Some((204, String::new())), "an EventSource stays away");
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_event_stream_that_comes_back_before_its_first_event_misses_nothing() {
+    let room = Room::open().await;
+    let claim = [("trunkline.follow", "room-1")];
+    for text in ["a", "b"] {
+        let mut stream = events(&room, &claim, "group=room-1", None).await.ok().unwrap();
+        let begin = stream.block().await.unwrap();
+        drop(stream);
+        let position = room.send(text).await;
+        let id = begin.strip_prefix("id: ").unwrap();
+        let mut again = events(&room, &claim, "group=room-1", Some(id)).await.ok().unwrap();
+        again.said(&position, text).await;
+        let query = format!("group=room-1&lastEventId={id}");
+        events(&room, &claim, &query, None).await.ok().unwrap().said(&position, text).await;
+    }
 }
 
 #[tokio::test(crate = "paused")]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -13,17 +14,21 @@ use super::inbound_links::settle;
 use super::rest_data_plane::Answer;
 use crate::features::store::MemoryEngine;
 use crate::ground::condition::ConditionKind;
-use crate::ground::config::{RelaySettings, Settings};
+use crate::ground::config::{HistorySettings, RelaySettings, Settings};
 use crate::ground::net::connector::MemoryNetwork;
 
 const LONG: Duration = Duration::from_secs(60);
 
 async fn nodes(engine: &MemoryEngine, count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
+    nodes_with(engine, count, HistorySettings::default()).await
+}
+
+async fn nodes_with(engine: &MemoryEngine, count: u8, history: HistorySettings) -> (MemoryNetwork, Vec<FleetNode>) {
     let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
     let mut nodes = Vec::new();
     for &number in &all {
         let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
-        let settings = Settings { accepts_dial_in: true, relay, ..peers(&all) };
+        let settings = Settings { accepts_dial_in: true, relay, history: history.clone(), ..peers(&all) };
         nodes.push(FleetNode::start_stored(&network, number, settings, engine).await);
     }
     linked(&nodes).await;
@@ -277,5 +282,64 @@ async fn storm(seed: u64) {
 async fn random_storms_lose_double_and_reorder_nothing() {
     for seed in 0..10 {
         storm(seed).await;
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn records_that_have_no_room_in_memory_together_are_read_and_deleted_all_the_same() {
+    let (engine, count) = (MemoryEngine::default(), 60);
+    let history = || HistorySettings { max_bytes: 1 << 20, ..HistorySettings::default() };
+    let text = "x".repeat(9_000);
+    let path = |number: usize| format!("/api/hubs/bench/groups/room-{number}/history");
+    {
+        let (_network, nodes) = nodes_with(&engine, 1, history()).await;
+        for number in 0..count * 4 {
+            let group = format!("groups/room-{}", number % count);
+            assert_eq!(send(&back_end(&nodes[0]), &group, &text).await.status, 202);
+        }
+    }
+    let (_network, nodes) = nodes_with(&engine, 1, history()).await;
+    let back_end = back_end(&nodes[0]);
+    let reads =
+        join_all((0..count).map(async |number| back_end.ask("GET", &format!("{}?after=0", path(number)), "").await));
+    assert!(reads.await.iter().all(|page| page_texts(page).len() == 4), "each page is whole");
+    let deleted = join_all((0..count).map(async |number| back_end.ask("DELETE", &path(number), "").await.status));
+    assert_eq!(deleted.await, vec![204; count]);
+    assert_eq!(engine.logged(), 0);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_message_whose_write_had_no_answer_is_delivered_before_the_next_one() {
+    let engine = MemoryEngine::default();
+    let mut rooms = rooms(&engine).await;
+    let (link, member) = (&mut rooms.links[0], &mut rooms.clients[0]);
+    super::followed_records::join(link, member, "room-1").await;
+    assert_eq!(send(&back_end(&rooms.nodes[0]), "groups/room-1", "a").await.status, 202);
+    let (path, headers) = ("/api/hubs/bench/groups/room-1/:send", [("idempotency-key", "key")]);
+    let body = json!({ "target": "Say", "arguments": ["b"] }).to_string();
+    engine.lose_answers(true);
+    assert_eq!(back_end(&rooms.nodes[1]).ask_as("POST", path, &body, &headers).await.status, 503);
+    engine.lose_answers(false);
+    assert_eq!(back_end(&rooms.nodes[1]).ask_as("POST", path, &body, &headers).await.status, 202);
+    assert_eq!(send(&back_end(&rooms.nodes[2]), "groups/room-1", "c").await.status, 202);
+    for text in ["a", "b", "c"] {
+        assert_eq!(rooms.clients[0].text().await, said(text));
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn followers_notice_nothing_of_a_group_that_was_quiet_for_longer_than_its_messages_are_kept() {
+    let engine = MemoryEngine::default();
+    let mut rooms = rooms(&engine).await;
+    rooms.nodes.iter().for_each(|node| node.fixture.apply("[[history]]\nhub = 'bench'\ngroups = 'room-*'\nage = '1s'"));
+    rooms.follow("room-1").await;
+    for text in ["a", "b"] {
+        assert_eq!(send(&back_end(&rooms.nodes[0]), "groups/room-1", text).await.status, 202);
+        for client in &mut rooms.clients {
+            assert_eq!(texts(client, 1).await, [text], "no reset");
+        }
+        std::thread::sleep(Duration::from_millis(1100)); // sleep: messages age by the clock of the machine
+        tokio::time::sleep(LONG).await; // sleep: paused
+        engine.expire_logs();
     }
 }

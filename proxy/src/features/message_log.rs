@@ -37,6 +37,9 @@ const ORDER_SPARE: usize = 1024;
 /// Time for which the id of a send is kept at least.
 pub(crate) const ID_KEPT_MS: u64 = 120_000;
 
+/// Maximum number of ids of a record beyond its messages.
+const IDS_SPARE_MAX: usize = 10_000;
+
 /// Time for which the position of a record without messages is kept, for its followers.
 const EMPTY_KEPT_MS: u64 = 24 * 3600 * 1000;
 
@@ -286,19 +289,32 @@ impl MessageLog {
         freed.iter().for_each(|(app, bytes)| self.account(app, 0, *bytes));
     }
 
-    /// Part of a record from behind a message; 0 for the first part. The last part has the ids behind a number. `None`
-    /// if there is no record.
-    pub(crate) fn export(&mut self, key: &RecordKey, (after, known): (u64, u64), now_ms: u64) -> Option<RecordPage> {
+    /// Part of a record from behind a message, 0 for the first part, with this many bytes at most or one message. For
+    /// the store, a part has the ids of its messages; for another node, the last part has all. `None` without a record.
+    pub(crate) fn export(
+        &mut self,
+        key: &RecordKey,
+        (after, is_stored): (u64, bool),
+        (most, now_ms): (usize, u64),
+    ) -> Option<RecordPage> {
         let record = self.records.get(key)?;
         let start = if after == 0 { RecordStart::Oldest } else { RecordStart::After(record.epoch, after) };
         let mut page = self.read(key, start, now_ms);
+        let mut bytes = 0;
+        let fitting = page.messages.iter().take_while(|message| {
+            bytes += message.body.len() + SEND_ID_MAX_BYTES + ID_OVERHEAD_BYTES;
+            bytes <= most
+        });
+        page.messages.truncate(fitting.count().max(1));
         let record = self.records.get(key)?;
-        if page.messages.last().map_or(page.after, |message| message.number) == page.newest {
+        let last = page.messages.last().map_or(page.after, |message| message.number);
+        if is_stored || last == page.newest {
             let id = |id: &ByteString| {
                 let SentId { hash, number, at_ms } = *record.ids.get(id)?;
                 Some(RecordedId { id: id.clone(), hash, number, at_ms })
             };
-            page.ids = record.id_order.iter().filter_map(id).filter(|id| id.number > known).collect();
+            let is_of_part = |id: &RecordedId| !is_stored || (after < id.number && id.number <= last);
+            page.ids = record.id_order.iter().filter_map(id).filter(is_of_part).collect();
         }
         Some(page)
     }
@@ -458,8 +474,10 @@ impl MessageRecord {
             freed += body.len() + MESSAGE_OVERHEAD_BYTES;
         }
         let oldest = self.oldest();
+        let is_old = |sent: &SentId| sent.at_ms + ID_KEPT_MS < now_ms;
         while let Some(id) = self.id_order.front()
-            && self.ids.get(id).is_none_or(|sent| sent.number < oldest && sent.at_ms + ID_KEPT_MS < now_ms)
+            && let is_crowded = self.ids.len().saturating_sub(self.messages.len()) > IDS_SPARE_MAX
+            && self.ids.get(id).is_none_or(|sent| sent.number < oldest && (is_old(sent) || is_crowded))
         {
             freed += id.len() + ID_OVERHEAD_BYTES;
             self.ids.remove(id);
@@ -672,7 +690,7 @@ mod tests {
         old.finish(&key("g")).unwrap();
         let (whole, mut after, mut parts) = (old.read(&key("g"), RecordStart::Last(1), 0), 0, 0);
         while after < 9 {
-            let part = old.export(&key("g"), (after, 0), 0).unwrap();
+            let part = old.export(&key("g"), (after, false), (usize::MAX, 0)).unwrap();
             after += part.messages.len() as u64;
             parts += 1;
             new.import(&key("g"), (&Signer::Fleet, terms), part, 0);
@@ -691,10 +709,10 @@ mod tests {
         let (mut old, mut new) = (MessageLog::new(1 << 20), MessageLog::new(1 << 20));
         append(&mut old, "g", "a", 0);
         append(&mut new, "g", "b", 1_000);
-        let part = old.export(&key("g"), (0, 0), 0).unwrap();
+        let part = old.export(&key("g"), (0, false), (usize::MAX, 0)).unwrap();
         new.import(&key("g"), (&Signer::Fleet, TERMS), part, 0);
         assert_eq!(read(&mut new, RecordStart::Oldest, 1_000), ("b".into(), None));
-        let part = new.export(&key("g"), (0, 0), 1_000).unwrap();
+        let part = new.export(&key("g"), (0, false), (usize::MAX, 1_000)).unwrap();
         old.import(&key("g"), (&Signer::Fleet, TERMS), part, 1_000);
         assert_eq!(read(&mut old, RecordStart::Oldest, 1_000), ("b".into(), None));
         assert_eq!(old.bytes(), new.bytes());

@@ -8,6 +8,7 @@
 //! Nodes that are starting or draining record nothing. While views differ, a node that is not the recorder in its own
 //! view refuses.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,9 @@ use crate::ground::routing::HistoryTerms;
 /// Attempts after a refusal because a record is moving, and their interval. Views of nodes agree sooner.
 const MOVE_ATTEMPTS: usize = 10;
 const MOVE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Maximum number of records of a round that are read from the store.
+const READS_MAX: usize = 8;
 
 /// Time for which a refusal is reported.
 const REFUSED_TIME: Duration = Duration::from_secs(150);
@@ -196,8 +200,31 @@ impl Fleet {
 
     async fn run_lane(self, hub: Arc<str>, mut changes: mpsc::UnboundedReceiver<RecordChange>) {
         while let Some(round) = self.records().next_round(&hub, &mut changes).await {
-            self.run_round(&hub, round).await;
+            for round in self.split_round(&hub, round) {
+                self.run_round(&hub, round).await;
+            }
         }
+    }
+
+    /// Cuts a round, so that few records at a time are read from the store: they need room in memory together.
+    fn split_round(&self, hub: &str, round: Vec<RecordChange>) -> Vec<Vec<RecordChange>> {
+        if self.store().is_none() {
+            return vec![round];
+        }
+        let (mut parts, mut part, mut unread) = (Vec::new(), Vec::new(), HashSet::new());
+        for change in round {
+            let key = record_key(hub, &change.request);
+            if !self.records().is_as_stored(&key) && !unread.contains(&key) {
+                if unread.len() >= READS_MAX {
+                    unread.clear();
+                    parts.push(std::mem::take(&mut part));
+                }
+                unread.insert(key);
+            }
+            part.push(change);
+        }
+        parts.push(part);
+        parts
     }
 
     pub(super) fn terms_of(&self, hub: &str, request: &RecordRequest) -> HistoryTerms {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::service::{Ack, RecordAct, RecordReply, RecordRequest, ServiceMessage};
@@ -25,6 +26,9 @@ use crate::ground::clock::unix_ms;
 
 /// Interval between searches for records of other nodes.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Maximum number of records that are given away at a time.
+const GIFTS_MAX: usize = 32;
 
 /// Interval between removals of old messages.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -84,23 +88,28 @@ impl Fleet {
 
     /// Gives each record of another node to that node.
     async fn give_records(&self) -> GivenRecords {
-        let mut given = GivenRecords::default();
         let keys = self.records().log().keys();
-        for key in keys {
-            let Some(member) = self.recorder_of(&key.0, &key.1) else { continue };
-            match self.give_record(&key, &member).await {
-                true => given.given += 1,
-                false => given.left += 1,
-            }
-        }
-        given
+        let gifts = keys.into_iter().filter_map(|key| {
+            let member = self.recorder_of(&key.0, &key.1)?;
+            Some(async move { self.give_record(&key, &member).await })
+        });
+        let count = |given: GivenRecords, is_given| match is_given {
+            true => GivenRecords { given: given.given + 1, ..given },
+            false => GivenRecords { left: given.left + 1, ..given },
+        };
+        stream::iter(gifts)
+            .buffer_unordered(GIFTS_MAX)
+            .fold(GivenRecords::default(), async |given, is| count(given, is))
+            .await
     }
 
     /// Gives a record to a node, part by part. Returns whether the node has it.
     pub(super) async fn give_record(&self, key: &RecordKey, member: &Arc<FleetMember>) -> bool {
         let mut after = 0;
         loop {
-            let Some(part) = self.records().log().export(key, (after, 0), unix_ms()) else { return false };
+            let Some(part) = self.records().log().export(key, (after, false), (usize::MAX, unix_ms())) else {
+                return false;
+            };
             let last = part.messages.last().map_or(part.after, |message| message.number);
             let is_last = last == part.newest;
             let body = RecordReply { page: Some(part), ..RecordReply::default() }.encode();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use trunkline_protocol::service::{RecordReply, RecordRequest};
+use trunkline_protocol::service::{Position, RecordReply, RecordRequest};
 
 use crate::features::message_log::{MessageLog, RecordKey, RecordSummary};
 use crate::features::store::StoredParts;
@@ -17,6 +17,9 @@ const SETTLING_MS: u64 = 10_000;
 
 /// Time after which the lane of a hub without changes ends.
 const LANE_IDLE: Duration = Duration::from_secs(60);
+
+/// Maximum number of records with a write that had no answer.
+const UNSURE_MAX: usize = 4096;
 
 /// Maximum number of changes in a round, and of bytes unless the last one is larger.
 const ROUND_MAX: usize = 256;
@@ -45,6 +48,8 @@ pub(crate) struct RecordLanes {
     recorders: Mutex<RecordersSeen>,
     /// Records of this node in the store, each with the number of views when it was read or written.
     stored: Mutex<HashMap<RecordKey, (StoredParts, u64)>>,
+    /// First message of each record that may be in the store although its write had no answer.
+    unsure: Mutex<HashMap<RecordKey, Position>>,
     pub(crate) counters: HistoryCounters,
 }
 
@@ -55,6 +60,7 @@ impl RecordLanes {
             lanes: Mutex::default(),
             recorders: Mutex::default(),
             stored: Mutex::default(),
+            unsure: Mutex::default(),
             counters: HistoryCounters::default(),
         }
     }
@@ -115,13 +121,30 @@ impl RecordLanes {
     pub(super) fn is_as_stored(&self, key: &RecordKey) -> bool {
         let views = self.views();
         let is_empty = self.stored().get(key).filter(|(_, seen)| *seen == views).map(|(parts, _)| parts.is_empty());
-        is_empty.is_some_and(|is_empty| is_empty || self.log().contains(key))
+        // In the store, messages that have expired here have expired, too.
+        is_empty.is_some_and(|is_empty| is_empty || self.log().oldest(key).is_some())
     }
 
     /// Takes the last seen state of a record in the store, for its next round. Also returns whether it is current.
     pub(super) fn take_stored(&self, key: &RecordKey) -> (Option<StoredParts>, bool) {
         let is_as_stored = self.is_as_stored(key);
         (self.stored().remove(key).map(|(parts, _)| parts), is_as_stored)
+    }
+
+    fn unsure(&self) -> MutexGuard<'_, HashMap<RecordKey, Position>> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a message that may be in the store, unless an earlier one of the record is noted or there are too many.
+    pub(super) fn note_unsure(&self, key: RecordKey, position: Position) {
+        let mut unsure = self.unsure();
+        if unsure.get(&key).is_none_or(|known| known.epoch != position.epoch) && unsure.len() < UNSURE_MAX {
+            unsure.insert(key, position);
+        }
+    }
+
+    pub(super) fn take_unsure(&self, key: &RecordKey) -> Option<Position> {
+        self.unsure().remove(key)
     }
 
     pub(super) fn put_stored(&self, key: RecordKey, parts: StoredParts, views: u64) {

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use trunkline_protocol::service::{
-    Position, RecordAct, RecordEnd, RecordReply, RecordRequest, Recorded, RecordedSet, ServiceMessage,
+    Position, RecordAct, RecordEnd, RecordReply, RecordRequest, RecordStart, Recorded, RecordedMessage, RecordedSet,
+    ServiceMessage,
 };
 
 use super::entry::{FleetDelivery, FleetEntry, NamedHub};
@@ -38,6 +39,7 @@ impl Fleet {
     pub(super) async fn run_round(&self, hub: &Arc<str>, round: Vec<RecordChange>) {
         let views = self.records().views();
         let mut parts = self.read_parts(hub, &round).await;
+        self.deliver_unsure(&parts).await;
         let (mut outcomes, mut changed) = (Vec::with_capacity(round.len()), HashSet::new());
         for RecordChange { request, .. } in &round {
             if request.act == RecordAct::Read {
@@ -53,9 +55,11 @@ impl Fleet {
             outcomes.push(Some(outcome));
         }
         self.write_parts(hub, &mut parts, &changed).await;
+        self.note_unsure(hub, &parts, round.iter().zip(&outcomes));
         for (RecordChange { request, reply }, outcome) in round.into_iter().zip(outcomes) {
             let unwritten = parts.get(&record_key(hub, &request)).and_then(|parts| parts.as_ref().err().cloned());
             match unwritten.map_or(outcome, |refused| Some(Err(refused))) {
+                None if self.is_without_room(&parts, &record_key(hub, &request)) => drop(reply.send(refusal(&moved()))),
                 None => drop(reply.send(self.read_record(hub, &request))),
                 Some(Ok((position, Some(recorded)))) => {
                     let named = NamedHub::of_key(self.shared(), hub);
@@ -75,6 +79,47 @@ impl Fleet {
             match parts {
                 Ok(parts) => self.records().put_stored(key, parts, views),
                 Err(_) => self.records().forget(&key),
+            }
+        }
+    }
+
+    /// Whether a record is in the store, but had to give its room in memory to others.
+    fn is_without_room(&self, parts: &RoundParts, key: &RecordKey) -> bool {
+        let is_stored = parts.get(key).is_some_and(|parts| parts.as_ref().is_ok_and(|known| !known.is_empty()));
+        is_stored && !self.records().log().contains(key)
+    }
+
+    /// Notes the first message of each record whose write had no answer: it may be in the store, but is not delivered.
+    fn note_unsure<'r>(
+        &self,
+        hub: &Arc<str>,
+        parts: &RoundParts,
+        changes: impl Iterator<Item = (&'r RecordChange, &'r Option<Result<Changed, RecordRefused>>)>,
+    ) {
+        for (change, outcome) in changes {
+            let key = record_key(hub, &change.request);
+            if let Some(Ok((position, Some(Recorded { end: None, .. })))) = outcome
+                && let Some(Err(RecordRefused::Unreachable(_))) = parts.get(&key)
+            {
+                self.records().note_unsure(key, *position);
+            }
+        }
+    }
+
+    /// Delivers messages of earlier rounds that are in the store although their write had no answer.
+    async fn deliver_unsure(&self, parts: &RoundParts) {
+        for key in parts.iter().filter(|(_, parts)| parts.is_ok()).map(|(key, _)| key) {
+            let Some(first) = self.records().take_unsure(key) else { continue };
+            let before = Position { number: first.number.saturating_sub(1), ..first };
+            let page = self.records().log().read(key, RecordStart::after(before), unix_ms());
+            if page.epoch != first.epoch || page.reset.is_some() {
+                continue;
+            }
+            let named = NamedHub::of_key(self.shared(), &key.0);
+            for RecordedMessage { number, body, .. } in page.messages {
+                let recorded = Recorded { set: key.1.clone(), epoch: page.epoch, number, end: None, body };
+                let message = ServiceMessage::Recorded(recorded);
+                drop(FleetEntry::from_fleet(self).begin_delivery(&named, message).await);
             }
         }
     }
@@ -150,15 +195,12 @@ impl Fleet {
             end,
             body: request.body.clone(),
         };
-        let is_here = self.records().log().contains(&key);
+        let is_stored = matches!(&in_store, Some(Ok(known)) if !known.is_empty());
+        if request.act != RecordAct::Delete && is_stored && !self.records().log().contains(&key) {
+            return Err(moved());
+        }
         match request.act {
             RecordAct::Append => {
-                if let Some(Ok(known)) = &in_store
-                    && !known.is_empty()
-                    && !is_here
-                {
-                    return Err(moved());
-                }
                 if let Some(max) = self.store().and_then(|store| store.message_max())
                     && request.body.len() > max
                 {
@@ -177,11 +219,13 @@ impl Fleet {
                 Ok((position, Some(recorded(position, Some(RecordEnd::Finished)))))
             }
             RecordAct::Delete => {
-                if let (Some(store), Some(Ok(known)), true) = (self.store(), &mut in_store, is_here) {
+                if let (Some(store), Some(Ok(known)), true) = (self.store(), &mut in_store, is_stored) {
                     store.delete_record(&key, known).await.map_err(|away| unreachable(&away))?;
                     *known = StoredParts::default();
                 }
-                let position = self.records().log().delete(&key)?;
+                // Without room in memory it was in the store only.
+                let deleted = self.records().log().delete(&key);
+                let position = if is_stored { deleted.unwrap_or_default() } else { deleted? };
                 Ok((position, Some(recorded(position, Some(RecordEnd::Deleted)))))
             }
             // Carried out elsewhere.
@@ -221,7 +265,8 @@ impl Fleet {
         let kept = self.terms_of(hub, &request).age.max(Duration::from_millis(ID_KEPT_MS)) + PART_MARGIN;
         let mut is_written = false;
         loop {
-            let part = self.records().log().export(key, (stored.number, stored.number), unix_ms());
+            let most = store.message_max().unwrap_or(usize::MAX);
+            let part = self.records().log().export(key, (stored.number, true), (most, unix_ms()));
             let Some(mut part) = part else { return Err(moved()) };
             let last = part.messages.last().map_or(part.after, |message| message.number);
             let newest = std::mem::replace(&mut part.newest, last);

@@ -65,6 +65,11 @@ async fn open(endpoint: &Endpoint, request: &HubRequest, user: User) -> Result<R
     let HubRequest { hub, parts, context, .. } = request;
     let (set, start) = read_query(&context.query, &parts.headers, &user)?;
     let shared = endpoint.shared.clone();
+    let name_max = shared.settings.groups.name_max_bytes;
+    if set.name.len() > name_max {
+        let text = format!("the name has {} bytes, but at most {name_max} are allowed", set.name.len());
+        return Err(plain(StatusCode::BAD_REQUEST, text));
+    }
     let Some(recorder) = shared.recorder().cloned().filter(|_| hub.history_of(&set).is_some()) else {
         let text =
             format!("{} is not recorded: the operator's rules ([[history]]) name none like it", name_of_set(&set));
@@ -84,7 +89,7 @@ async fn open(endpoint: &Endpoint, request: &HubRequest, user: User) -> Result<R
     endpoint.shard.post(move |state| state.core.open_news(key, opened));
     let until = Instant::now() + OPEN_TIMEOUT;
     let unread = |problem: &str| unavailable(Cause::NodeStarting, format!("the record can't be read: {problem}"));
-    let reader = RecordReader { start, is_live: false, is_over: false, events: VecDeque::new() };
+    let reader = RecordReader { start, is_live: false, is_over: false, has_begun: false, events: VecDeque::new() };
     let mut stream = RecordStream {
         admission: endpoint.admission.clone(),
         _in_flight: InFlight::new(shared.clone()),
@@ -140,7 +145,10 @@ fn read_query(query: &RequestQuery, headers: &HeaderMap, user: &User) -> Result<
     let last = query.value("last").map(|last| last.parse().map_err(|_| refuse(format!("last is no number: {last}"))));
     let (after, last) = (query.value("after"), last.transpose()?);
     // Only a first request is without; the query stays the same.
-    let start = match headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?")).filter(|id| !id.is_empty()) {
+    let header = headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or("?"));
+    // Some libraries that send other headers put it into the query.
+    let last_event = header.or_else(|| query.value("lastEventId")).filter(|id| !id.is_empty());
+    let start = match last_event {
         Some(id) => RecordStart::from_options(Some(id), None).map_err(|(_, problem)| ("Last-Event-ID", problem)),
         None => RecordStart::from_options(after, last),
     };
@@ -234,6 +242,8 @@ struct RecordReader {
     start: RecordStart,
     is_live: bool,
     is_over: bool,
+    /// Whether the client has a position to come back to.
+    has_begun: bool,
     events: VecDeque<Event>,
 }
 
@@ -242,6 +252,10 @@ impl RecordReader {
         let position = |number| Position { epoch: page.epoch, number }.to_string();
         if let Some(reset) = &page.reset {
             self.reset(reset, page.oldest.map(position));
+        }
+        if page.reset.is_some() || !std::mem::replace(&mut self.has_begun, true) {
+            // No event, but an `EventSource` that comes back before the first one sends this position.
+            self.events.push_back(Event::default().id(position(page.after)));
         }
         for message in &page.messages {
             let position = position(message.number);
@@ -284,6 +298,6 @@ impl RecordReader {
 
     /// Whether the end came first.
     fn has_only_ended(&self) -> bool {
-        self.is_over && self.events.len() == 1
+        self.is_over && self.events.len() == 2
     }
 }

@@ -34,6 +34,9 @@ const OPEN_WAIT_S: u32 = 5;
 /// Seconds without a message after which a follower's node checks for a lost last one.
 const CHECK_AFTER_S: u32 = 5;
 
+/// Maximum length of the invocation id of a follow, which is kept as long as the follow. Clients use counters or UUIDs.
+const STREAM_ID_MAX_BYTES: usize = 128;
+
 /// Maximum number of such checks of a shard per second.
 const CHECKS_MAX: usize = 256;
 
@@ -138,6 +141,16 @@ impl ShardCore {
             }
             _ => return Err(format!("{expected}, or {{\"user\": true}}.")),
         };
+        let name_max = self.context.shared.settings.groups.name_max_bytes;
+        if set.name.len() > name_max {
+            return Err(format!("The name has {} bytes, but at most {name_max} are allowed.", set.name.len()));
+        }
+        if id.len() > STREAM_ID_MAX_BYTES {
+            return Err(format!(
+                "The invocation id has {} bytes, but at most {STREAM_ID_MAX_BYTES} are allowed.",
+                id.len()
+            ));
+        }
         let (hub, connection) = (client.home().hub(), client.id.clone());
         let is_recorded = self.hub_of(client).is_some_and(|hub| hub.history_of(&set).is_some());
         if !is_recorded {
@@ -152,7 +165,10 @@ impl ShardCore {
         let mut follows = 0;
         for (known, follower) in self.followers.of_connection(slot, &connection) {
             follows += 1;
-            if *known == key || follower.invocation_id == *id {
+            if follower.invocation_id == *id {
+                return Err(format!("A stream with the invocation id {id} is open already."));
+            }
+            if *known == key {
                 return Err(format!("The connection follows {} already.", name_of_set(&known.1)));
             }
         }

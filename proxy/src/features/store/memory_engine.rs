@@ -20,6 +20,8 @@ struct MemoryState {
     revision: u64,
     watches: Vec<UnboundedSender<(String, Bytes)>>,
     away: Option<String>,
+    /// Whether appends are carried out without an answer.
+    loses_answers: bool,
 }
 
 impl MemoryEngine {
@@ -64,6 +66,15 @@ impl MemoryEngine {
             let copied = log.first().map(|(_, value)| (revision, value.clone()));
             log.extend(copied);
         }
+    }
+
+    pub(crate) fn lose_answers(&self, loses_answers: bool) {
+        self.state().loses_answers = loses_answers;
+    }
+
+    /// Removes all values of logs, as after their time.
+    pub(crate) fn expire_logs(&self) {
+        self.state().logs.clear();
     }
 
     /// Number of values in all logs.
@@ -138,7 +149,8 @@ impl EngineLogs for MemoryEngine {
     }
 
     fn append<'a>(&'a self, log: &'a str, value: Bytes, newest: u64, _kept: u64) -> EngineAnswer<'a, Option<u64>> {
-        self.answer(|state| {
+        let loses_answers = self.state().loses_answers;
+        let appended = self.answer(|state| {
             let values = state.logs.entry(log.to_owned()).or_default();
             let is_newest = values.last().map_or(0, |(revision, _)| *revision) == newest;
             is_newest.then(|| {
@@ -146,7 +158,8 @@ impl EngineLogs for MemoryEngine {
                 values.push((state.revision, value));
                 state.revision
             })
-        })
+        });
+        if loses_answers { Box::pin(async { Err("no answer".into()) }) } else { appended }
     }
 
     fn newest<'a>(&'a self, log: &'a str) -> EngineAnswer<'a, u64> {

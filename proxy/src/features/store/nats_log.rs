@@ -5,6 +5,7 @@
 //! ```
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::header::NATS_SEQUENCE;
@@ -14,7 +15,6 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use serde_json::json;
-use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
 use super::nats_streams::NatsStreams;
@@ -37,14 +37,15 @@ pub(super) struct NatsLogs {
     streams: NatsStreams,
     stream: Stream<()>,
     name: String,
-    is_made: OnceCell<()>,
+    /// Whether the stream was there when it was last used.
+    is_made: AtomicBool,
 }
 
 impl NatsLogs {
     pub(super) async fn open(streams: NatsStreams, prefix: &str) -> Result<Self, String> {
         let name = format!("{prefix}_history");
         let stream = streams.context.get_stream_no_info(&name).await.map_err(|error| error.to_string())?;
-        Ok(Self { streams, stream, name, is_made: OnceCell::new() })
+        Ok(Self { streams, stream, name, is_made: AtomicBool::new(false) })
     }
 
     fn subject(&self, log: &str) -> String {
@@ -57,14 +58,25 @@ impl NatsLogs {
 
     /// Makes the stream, unless it exists.
     async fn make(&self) -> Result<(), String> {
-        let make = || async {
-            let config = json!({
-                "subjects": [self.subject(">")], "description": "Trunkline: records of groups and users",
-                "max_msgs_per_subject": -1, "deny_delete": true,
-            });
-            self.streams.find_or_create(&self.name, &config).await.map(drop)
-        };
-        self.is_made.get_or_try_init(make).await.map(drop)
+        if self.is_made.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let config = json!({
+            "subjects": [self.subject(">")], "description": "Trunkline: records of groups and users",
+            "max_msgs_per_subject": -1, "deny_delete": true,
+        });
+        self.streams.find_or_create(&self.name, &config).await?;
+        self.is_made.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Error of a request. If the stream was deleted, the next request makes it again.
+    fn failed(&self, error: &impl Display) -> String {
+        let text = error.to_string();
+        if ["stream not found", "no stream found", "no responders"].iter().any(|sign| text.contains(sign)) {
+            self.is_made.store(false, Ordering::Release);
+        }
+        self.error(full(&text).unwrap_or(text))
     }
 
     /// Reads from any server that has the stream. Returns the messages behind a sequence, up to a limit.
@@ -115,7 +127,7 @@ impl EngineLogs for NatsLogs {
             match answered {
                 Ok(ack) => Ok(Some(ack.sequence)),
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
-                Err(error) => Err(self.error(full(&error.to_string()).unwrap_or_else(|| error.to_string()))),
+                Err(error) => Err(self.failed(&error)),
             }
         })
     }
@@ -126,7 +138,7 @@ impl EngineLogs for NatsLogs {
             match self.stream.get_last_raw_message_by_subject(&self.subject(log)).await {
                 Ok(message) => Ok(message.sequence),
                 Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
-                Err(error) => Err(self.error(error)),
+                Err(error) => Err(self.failed(&error)),
             }
         })
     }
