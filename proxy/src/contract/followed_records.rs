@@ -20,6 +20,7 @@ use super::rest_data_plane::{Answer, BackEnd};
 use crate::engine::shard::{Recorder, RequestOrigin};
 use crate::fleet::MemberState;
 use crate::ground::clock::unix_seconds;
+use crate::ground::condition::ConditionKind;
 use crate::ground::config::Settings;
 use crate::ground::net::connector::MemoryNetwork;
 
@@ -410,6 +411,24 @@ async fn each_node_is_the_recorder_of_some_groups() {
     let records: Vec<_> = rooms.nodes.iter().map(|node| node.fleet.records().size().1).collect();
     assert_eq!(records.iter().sum::<usize>(), 30);
     assert!(records.iter().all(|records| *records > 0), "{records:?}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_without_the_rule_records_for_the_others_and_reports_it() {
+    let rooms = Rooms::open().await;
+    rooms.nodes[1].fixture.apply("");
+    for number in 0..30 {
+        let sent = send(&back_end(&rooms.nodes[0]), &format!("groups/room-{number}"), "x").await;
+        assert!(sent.status == 202 && sent.body["position"].is_string(), "{sent:?}");
+    }
+    let reports = |node: &FleetNode| {
+        let conditions = &node.fixture.shared.reports.conditions;
+        conditions.update(Vec::new(), false, Instant::now());
+        conditions.list().iter().any(|condition| condition.kind == ConditionKind::RecordRulesDiffer)
+    };
+    assert!(!rooms.nodes.iter().any(reports), "a rollout takes some seconds");
+    tokio::time::sleep(Duration::from_secs(61)).await; // sleep: until the condition is active
+    assert_eq!(rooms.nodes.iter().map(reports).collect::<Vec<_>>(), [false, true, false]);
 }
 
 #[tokio::test(crate = "paused")]

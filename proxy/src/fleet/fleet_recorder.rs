@@ -25,6 +25,7 @@ use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::own_phase;
 use super::record_lane::RecordChange;
 use crate::engine::shard::{Recorder, RequestOrigin};
+use crate::engine::upstream::HubOrigin;
 use crate::features::message_log::{RecordKey, RecordRefused};
 use crate::ground::clock::unix_ms;
 use crate::ground::condition::{ConditionKind, Finding};
@@ -225,6 +226,13 @@ impl Fleet {
         }
         parts.push(part);
         parts
+    }
+
+    /// Reports that another node records what no rule of this node names.
+    pub(super) fn report_unknown(&self, hub: &str) {
+        let finding =
+            Finding::new(ConditionKind::RecordRulesDiffer, HubOrigin::name_in(hub), "a send came to be recorded");
+        self.shared().reports.conditions.report(finding, Some(REFUSED_TIME));
     }
 
     pub(super) fn terms_of(&self, hub: &str, request: &RecordRequest) -> HistoryTerms {

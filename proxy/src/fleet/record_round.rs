@@ -208,6 +208,9 @@ impl Fleet {
                     return Err(RecordRefused::TooLarge { bytes, max, limit });
                 }
                 self.records().log().take_back(&key, |boot| self.is_gone(boot));
+                if self.shared().hubs.history_of(hub, &request.set).is_none() {
+                    self.report_unknown(hub);
+                }
                 let app = self.fleet_relay().owner_of(hub);
                 let (terms, send) = (self.terms_of(hub, request), (request.id.as_ref(), request.body.clone()));
                 let appended = self.records().log().append(&key, (&app, terms), send, unix_ms())?;

@@ -174,6 +174,9 @@ catalogue! {
     RecordsRefused = Error "records-refused" after 0:
         "sends to recorded groups or users of a hub are refused",
         "see the reason: check the node that records, or the store";
+    RecordRulesDiffer = Warning "record-rules-differ" after 60:
+        "another node records groups or users of a hub that nothing at this node names as recorded",
+        "give all nodes the same rules ([[history]]) and the same app servers";
     NodeMissing = Warning "node-missing" after 5:
         "a node of the fleet is missing",
         "check that the node runs, and that --peers names its admin port";
