@@ -343,3 +343,17 @@ async fn followers_notice_nothing_of_a_group_that_was_quiet_for_longer_than_its_
         engine.expire_logs();
     }
 }
+
+#[tokio::test(crate = "paused")]
+async fn a_position_that_another_recorder_has_given_unnoticed_is_known() {
+    let engine = MemoryEngine::default();
+    let rooms = rooms(&engine).await;
+    assert_eq!(send(&back_end(&rooms.nodes[0]), "groups/room-1", "a").await.status, 202);
+    let (_network, others) = nodes(&engine, 1).await;
+    let sent = send(&back_end(&others[0]), "groups/room-1", "b").await;
+    let position = sent.body["position"].as_str().unwrap();
+    for node in &rooms.nodes {
+        let page = page(node, &format!("?after={position}")).await;
+        assert_eq!((&page.body["reset"], &page.body["newest"]), (&Value::Null, &json!(position)), "{page:?}");
+    }
+}

@@ -90,7 +90,7 @@ impl Fleet {
             return self.move_record(hub, request);
         }
         match (self.recorder_of(hub, &request.set), origin) {
-            (None, _) if request.act == RecordAct::Read && self.is_current(&record_key(hub, &request)) => {
+            (None, _) if request.act == RecordAct::Read && self.may_read_here(&record_key(hub, &request), &request) => {
                 let reply = self.read_record(hub, &request);
                 Box::pin(async move { reply })
             }
@@ -170,6 +170,20 @@ impl Fleet {
             Some(_) => self.records().is_as_stored(key),
             None => !are_new || self.records().log().contains(key),
         }
+    }
+
+    /// Whether a read is answered from memory. A position that is unknown here is looked up in the store: another node
+    /// may have become the recorder unnoticed.
+    fn may_read_here(&self, key: &RecordKey, request: &RecordRequest) -> bool {
+        let is_current = self.is_current(key);
+        if is_current && self.store().is_some() {
+            let start = request.start.parse().unwrap_or(RecordStart::Newest);
+            if self.records().log().read(key, start, unix_ms()).reset.is_some() {
+                self.records().distrust(key);
+                return false;
+            }
+        }
+        is_current
     }
 
     /// Takes a part of a record from another node, or gives a record to the node that asks for it.

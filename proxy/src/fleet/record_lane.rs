@@ -131,6 +131,13 @@ impl RecordLanes {
         (self.stored().remove(key).map(|(parts, _)| parts), is_as_stored)
     }
 
+    /// Lets the next round read a record from the store, if it has changed there.
+    pub(super) fn distrust(&self, key: &RecordKey) {
+        if let Some((_, views)) = self.stored().get_mut(key) {
+            *views = u64::MAX;
+        }
+    }
+
     fn unsure(&self) -> MutexGuard<'_, HashMap<RecordKey, Position>> {
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
