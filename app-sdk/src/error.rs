@@ -10,6 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use trunkline_protocol::hub::PayloadError;
+use trunkline_protocol::limits::SEND_ID_MAX_BYTES;
 
 pub use build_error::BuildError;
 
@@ -280,6 +281,9 @@ pub enum HistoryError {
     /// The group or user of a send with an id is not recorded.
     #[error("an id is for sends to recorded groups and users: see Hub::history")]
     NotRecorded,
+    /// The [id](crate::Receivers::id) is empty or too long. Nothing was sent.
+    #[error("the id of a send has {0} bytes, but must have 1 to {SEND_ID_MAX_BYTES}")]
+    IdLength(usize),
     /// The message is larger than a recorded one may be.
     #[error("{0}")]
     TooLarge(String),

@@ -594,9 +594,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Records what is sent to groups whose name matches a pattern, such as `room-*`: nodes keep this number of
-    /// messages of each group, for this time at most. Members get each message as ever. They can also follow the
-    /// record by the stream `Follow`, which returns missed messages first, and by `EventSource`: see *Missed
+    /// Records the messages to groups with names like a pattern, such as `room-*`: nodes keep this number of messages
+    /// of each group, for this time at most. Members receive each message as without a record. They can also follow
+    /// the record by the stream `Follow`, which returns missed messages first, and by `EventSource`: see *Missed
     /// messages* in the book.
     ///
     /// A [send](crate::Receivers::send) to such a group completes when it is recorded and delivered at all nodes, with
@@ -620,8 +620,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self.record(false, groups.into(), messages, age)
     }
 
-    /// Records what is sent to users whose id matches a pattern, like [`history`](Self::history). A user follows its
-    /// own record.
+    /// Records the messages to users with ids like a pattern, as [`history`](Self::history) does for groups. A user
+    /// follows its own record.
     pub fn history_of_users(self, users: impl Into<String>, messages: u32, age: Duration) -> Self {
         self.record(true, users.into(), messages, age)
     }

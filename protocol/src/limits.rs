@@ -191,6 +191,9 @@ pub const HISTORY_AGE_MIN: Duration = Duration::from_secs(1);
 /// Longest time for which a message of a record is kept; archives are no task of a node.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Maximum length of the id of a send to a recorded group or user: a UUID with a prefix.
+pub const SEND_ID_MAX_BYTES: usize = 128;
+
 /// Maximum number of patterns of recorded groups and users of a hub, each tried for a send.
 pub const HISTORY_PATTERNS_MAX: usize = 256;
 

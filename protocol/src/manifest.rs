@@ -120,7 +120,7 @@ pub struct HubManifest {
     pub history: Vec<RecordedNames>,
 }
 
-/// Groups or users of a hub whose messages are recorded, and how much is kept of each record.
+/// Recorded groups or users of a hub, and the size of each record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordedNames {

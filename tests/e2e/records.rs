@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -405,5 +407,42 @@ fn a_full_store_refuses_a_message_everywhere_and_says_why_until_there_is_room() 
         });
         again.await?;
         follower.wait_for_lines("shown ", shown.len() + 1).await
+    });
+}
+
+/// Deletes the stream of the records, as an operator of the server can.
+async fn delete_stream(nats: &Nats) -> Result<()> {
+    let mut socket = BufReader::new(TcpStream::connect(nats.address()).await?);
+    let request = "CONNECT {}\r\nPUB $JS.API.STREAM.DELETE.trunkline_history 0\r\n\r\nPING\r\n";
+    socket.write_all(request.as_bytes()).await?;
+    let mut line = String::new();
+    while !line.starts_with("PONG") {
+        line.clear();
+        ensure!(socket.read_line(&mut line).await? > 0, "the server has closed the connection");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deleted_stream_is_made_again_and_followers_get_a_reset() {
+    run_test(async |fixture| {
+        let nats = Nats::alone(fixture).await?;
+        let url = format!("nats://{}", nats.address());
+        let nodes = nodes_with(fixture, 2, &[], &["--nats", &url]).await?;
+        let back_end = BackEnd::trusted(nodes[0].address(), "chat", ACCESS_KEY)?;
+        let mut follower = page(fixture, &nodes[1], ("chat", "room-1")).await?;
+        send(&back_end, 0).await?;
+        follower.wait_for_lines("shown ", 1).await?;
+        delete_stream(&nats).await?;
+        let again = json!({ "target": "Said", "arguments": [1] });
+        until(async || {
+            let answer = back_end.ask(Method::POST, "/groups/room-1/:send", &again).await?;
+            ensure!(matches!(answer.status.as_u16(), 202 | 503), "{}", answer.body);
+            Ok((answer.status == 202).then_some(()))
+        })
+        .await?;
+        follower.wait_for_line("shown 1").await?;
+        assert_eq!(follower.lines_after("reset "), ["lost"]);
+        Ok(())
     });
 }

@@ -54,7 +54,7 @@ impl History {
         self.act(RecordAct::Delete, RecordedSet::group(group.as_ref())).await
     }
 
-    /// Deletes the record of what was sent to a user.
+    /// Deletes the record of the messages to a user.
     ///
     /// # Errors
     /// If the user has no record, or no node can delete it.
@@ -112,7 +112,7 @@ async fn request(core: &HubCore, request: RecordRequest) -> Result<RecordReply, 
     }
 }
 
-/// Linked nodes, all of which record.
+/// Linked nodes. Fails if one keeps no records.
 fn recording_nodes(core: &HubCore) -> Result<Vec<Arc<Node>>, SendError> {
     let nodes: Vec<_> = core.outbound.nodes().iter().filter(|node| node.is_linked()).cloned().collect();
     match nodes.iter().find(|node| !node.capabilities.records) {

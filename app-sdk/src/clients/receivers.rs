@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::limits::LIST_MAX_ITEMS;
+use trunkline_protocol::limits::{LIST_MAX_ITEMS, SEND_ID_MAX_BYTES};
 use trunkline_protocol::service::{
     BroadcastData, GroupBroadcastData, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, Payloads,
     RecordedSet, ServiceMessage, UserData,
@@ -43,9 +43,9 @@ pub(super) enum SendTarget {
 }
 
 impl Receivers {
-    /// Gives the send to a [recorded](crate::Hub::history) group or user an id, such as that of a row in a database. A
-    /// repeated send with this id is recorded once, at any node and from any app server, for as long as the record is
-    /// kept, and two minutes at least.
+    /// Gives the send to a [recorded](crate::Hub::history) group or user an id of 1 to 128 bytes, such as that of a row
+    /// in a database. A repeated send with this id is recorded once, at any node and from any app server, for as long
+    /// as the message is kept, or two minutes (up to 10 000 older ids of a record).
     pub fn id(self, id: impl Into<String>) -> Self {
         Self { id: Some(id.into().into()), ..self }
     }
@@ -95,9 +95,10 @@ impl Receivers {
     fn split_recorded(&self) -> Result<(Vec<RecordedSet>, Option<SendTarget>), SendError> {
         let records = &self.core.records;
         let (sets, rest) = if records.is_empty() { (Vec::new(), None) } else { self.to.recorded(records) };
-        match self.id.is_some() && (sets.is_empty() || rest.is_some()) {
-            true => Err(HistoryError::NotRecorded.into()),
-            false => Ok((sets, rest)),
+        match &self.id {
+            Some(id) if !(1..=SEND_ID_MAX_BYTES).contains(&id.len()) => Err(HistoryError::IdLength(id.len()).into()),
+            Some(_) if sets.is_empty() || rest.is_some() => Err(HistoryError::NotRecorded.into()),
+            _ => Ok((sets, rest)),
         }
     }
 
@@ -120,8 +121,10 @@ impl Receivers {
                 None => (Vec::new().into(), 0),
             }
         };
-        let (appended, (nodes, taken)) = tokio::join!(try_join_all(appends), sent_to_rest);
-        Ok(Sent::new(taken, Carriers::All(nodes), since).with_records(appended?))
+        // All are tried, whichever fails.
+        let (appended, (nodes, taken)) = tokio::join!(join_all(appends), sent_to_rest);
+        let appended = appended.into_iter().collect::<Result<_, _>>()?;
+        Ok(Sent::new(taken, Carriers::All(nodes), since).with_records(appended))
     }
 
     async fn send_to_caller(
@@ -227,7 +230,7 @@ impl SendTarget {
         }
     }
 
-    /// Target of the message for the record of one of its sets.
+    /// Target of the message for the record of a set.
     fn to_set(&self, set: &RecordedSet) -> Self {
         match self {
             Self::Group { .. } => self.clone(),

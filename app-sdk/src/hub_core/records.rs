@@ -30,7 +30,7 @@ struct RecordedName {
 }
 
 impl Records {
-    /// Records of a manifest, whose patterns were checked.
+    /// Records of a manifest with valid patterns.
     pub(crate) fn new(recorded: &[RecordedNames]) -> Self {
         let names = recorded.iter().filter_map(|names| {
             Some(RecordedName { is_user: names.of_users, pattern: Pattern::new(&names.names).ok()? })

@@ -162,6 +162,10 @@ async fn sends_to_recorded_groups_have_positions_and_ids_and_an_end() {
         other => panic!("{other:?}"),
     };
     assert_eq!(refused(clients.group("room-1").id("a").send("Say", (9,)).await), HistoryError::OtherMessage);
+    assert_eq!(
+        refused(clients.group("room-1").id("a".repeat(129)).send("Say", (9,)).await),
+        HistoryError::IdLength(129)
+    );
     assert_eq!(refused(clients.group("plain").id("a").send("Say", (9,)).await), HistoryError::NotRecorded);
     clients.history().finish("room-1").await.unwrap();
     assert_eq!(refused(clients.group("room-1").send("Say", (9,)).await), HistoryError::Finished);

@@ -21,7 +21,7 @@ Examples:
   trunkline records --hub chat --group answer-7 --finish  followers receive the rest, then the end
   trunkline records --hub chat --user ann --delete        followers receive a reset
 
-A record is what was sent to a group or user that a rule ([[history]]) or the hub (Hub::history) names.
+A record has the messages to a group or user that a rule ([[history]]) or the hub (Hub::history) names.
 Deletions and ends are in the audit log. The exit status is 1 if there is no such record, or a node did not answer.";
 
 /// Flags of `trunkline records`.
@@ -40,7 +40,7 @@ pub(super) struct RecordsArgs {
     #[arg(long, value_name = "USER", group = "of", requires = "change")]
     pub user: Option<String>,
 
-    /// End the record: it stays readable, and takes no more messages.
+    /// End the record: it stays readable, and refuses messages.
     #[arg(long, group = "change", requires = "of")]
     pub finish: bool,
 

@@ -278,6 +278,7 @@ async fn a_call_that_makes_no_sense_is_answered_with_the_reason() {
         (json!({ "group": "room-1", "last": 0 }), "last must be a whole number from 1"),
         (json!({ "group": "room-1", "afer": "0" }), "unknown field `afer`"),
         (json!({ "group": "hall" }), "the group 'hall' is not recorded"),
+        (json!({ "group": "room-".repeat(1000) }), "The name has 5000 bytes, but at most 1024 are allowed."),
         (json!("room-1"), "invalid type"),
     ] {
         follow(&mut room.client, "s", terms.clone()).await;
@@ -286,6 +287,10 @@ async fn a_call_that_makes_no_sense_is_answered_with_the_reason() {
     }
     room.client.send("{\"type\":1,\"invocationId\":\"s\",\"target\":\"FOLLOW\",\"arguments\":[]}\u{1e}").await;
     assert!(end(&mut room.client).await.unwrap().contains("call it as a stream"));
+    let long = "s".repeat(129);
+    follow(&mut room.client, &long, json!({ "group": "room-1" })).await;
+    let refused = next(&mut room.client).await["error"].to_string();
+    assert!(refused.contains("The invocation id has 129 bytes, but at most 128 are allowed."), "{refused}");
     follow(&mut room.client, "t", json!({ "group": "room-1" })).await;
     follow(&mut room.client, "s", json!({ "group": "room-1" })).await;
     assert_eq!(end(&mut room.client).await.unwrap(), "The connection follows the group 'room-1' already.");
@@ -411,6 +416,28 @@ async fn each_node_is_the_recorder_of_some_groups() {
     let records: Vec<_> = rooms.nodes.iter().map(|node| node.fleet.records().size().1).collect();
     assert_eq!(records.iter().sum::<usize>(), 30);
     assert!(records.iter().all(|records| *records > 0), "{records:?}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_that_has_just_given_a_record_away_does_not_call_it_lost() {
+    let rooms = Rooms::open().await;
+    let sent = send(&back_end(&rooms.nodes[0]), "groups/room-1", "a").await;
+    let recorder = rooms.nodes.iter().find(|node| node.fleet.records().size().1 > 0).unwrap();
+    let other = rooms.nodes.iter().find(|node| node.fleet.records().size().1 == 0).unwrap();
+    let hub = recorder.fixture.shared.hubs.named(HUB).unwrap().key().to_owned();
+    let request = |act, id: Option<&str>, start: &str| RecordRequest {
+        set: RecordedSet::group("room-1"),
+        act,
+        id: id.map(Into::into),
+        start: start.into(),
+        ..RecordRequest::default()
+    };
+    let give = request(RecordAct::Yield, Some(&other.fixture.shared.boot), "");
+    recorder.fleet.request_record(&hub, give, RequestOrigin::OtherNode).await;
+    assert_eq!(other.fleet.records().size().1, 1);
+    let read = request(RecordAct::Read, None, sent.body["position"].as_str().unwrap());
+    let reply = recorder.fleet.request_record(&hub, read, RequestOrigin::OtherNode).await;
+    assert_eq!((reply.refused, reply.page), (Some(RecordRefusal::Moving), None));
 }
 
 #[tokio::test(crate = "paused")]
@@ -650,7 +677,8 @@ async fn an_event_stream_goes_on_behind_its_last_event_and_ends_with_the_record(
     newest.said(&third, "c").await;
     let mut reset = events(&room, &claim, "group=room-1", Some("00000000000000ff-9")).await.ok().unwrap();
     let lost = json!({ "reset": "lost", "oldest": first });
-    assert_eq!(reset.next().await, Some(format!("event: reset data: {lost}")));
+    let before = first.replace("-1", "-0");
+    assert_eq!(reset.next().await, Some(format!("event: reset id: {before} data: {lost}")), "to come back to");
     reset.said(&first, "a").await;
     assert_eq!(room.ask("POST", "groups/room-1/history/:finish").await.status, 204);
     for stream in [&mut stream, &mut again] {
@@ -686,13 +714,18 @@ async fn an_event_stream_that_reads_slowly_shows_what_it_lost_and_also_a_deletio
         positions.push(room.send(&number.to_string()).await);
     }
     let expired = json!({ "reset": "expired", "oldest": positions[95] });
-    assert_eq!(stream.next().await, Some(format!("event: reset data: {expired}")), "five are kept");
+    assert_eq!(
+        stream.next().await,
+        Some(format!("event: reset id: {} data: {expired}", positions[94])),
+        "five are kept"
+    );
     for (number, position) in positions.iter().enumerate().skip(95) {
         stream.said(position, &number.to_string()).await;
     }
     assert_eq!(room.ask("DELETE", "groups/room-1/history").await.status, 204);
     let deleted = json!({ "reset": "deleted", "oldest": null });
-    assert_eq!(stream.next().await, Some(format!("event: reset data: {deleted}")));
+    let begin = Position::default();
+    assert_eq!(stream.next().await, Some(format!("event: reset id: {begin} data: {deleted}")));
     let again = room.send("again").await;
     stream.said(&again, "again").await;
 }

@@ -197,7 +197,7 @@ impl Reader {
         }
         let item = &message["item"];
         if message["type"] == json!(3) {
-            // A new follow whose record can't be read for five seconds.
+            // A new follow fails after five seconds without its record.
             let is_expected = message["error"].as_str().is_none_or(|error| error.ends_with("try again."));
             assert!(is_expected, "{message}");
             return false;

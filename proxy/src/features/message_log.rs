@@ -16,6 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::id::random_bytes;
+use trunkline_protocol::limits::SEND_ID_MAX_BYTES;
 use trunkline_protocol::service::{
     Position, RecordPage, RecordRefusal, RecordStart, RecordedId, RecordedMessage, RecordedSet,
 };
@@ -45,9 +46,6 @@ const EMPTY_KEPT_MS: u64 = 24 * 3600 * 1000;
 
 /// Time for which a record that was given to another node is not begun again.
 const GIVEN_KEPT_MS: u64 = 10_000;
-
-/// Maximum length of the id of a send.
-pub(crate) const SEND_ID_MAX_BYTES: usize = 128;
 
 /// Reset if messages behind a position are no longer kept.
 const EXPIRED: &str = "expired";
@@ -123,6 +121,8 @@ struct MessageRecord {
     used_ms: u64,
     terms: HistoryTerms,
     is_finished: bool,
+    /// Bytes of messages and ids.
+    bytes: usize,
     /// Kept messages up to the newest one, with the time of their arrival.
     messages: VecDeque<(u64, Bytes)>,
     ids: HashMap<ByteString, SentId>,
@@ -184,7 +184,7 @@ impl MessageLog {
             return Err(RecordRefused::TooLarge { bytes, max: self.max_bytes, limit: "--history-max-bytes" });
         }
         let hash = id.map_or(0, |_| hash_of(&body));
-        if !self.contains(key) && self.given.get(key).is_some_and(|(_, at_ms)| at_ms + GIVEN_KEPT_MS > now_ms) {
+        if self.is_given(key, now_ms) {
             return Err(RecordRefused::Moving("another node".into()));
         }
         let key = self.find_or_begin(key, app, now_ms);
@@ -210,6 +210,7 @@ impl MessageLog {
             record.id_order.push_back(id.clone());
         }
         record.messages.push_back((now_ms, body));
+        record.bytes += added;
         let freed = record.trim(now_ms);
         self.account(app, added, freed);
         let messages = self.apps.entry(app.clone()).or_default();
@@ -329,6 +330,11 @@ impl MessageLog {
         is_whole
     }
 
+    /// Whether a record was just given to another node.
+    pub(crate) fn is_given(&self, key: &RecordKey, now_ms: u64) -> bool {
+        !self.contains(key) && self.given.get(key).is_some_and(|(_, at_ms)| at_ms + GIVEN_KEPT_MS > now_ms)
+    }
+
     /// Lets a record begin again that was given to a node that is gone.
     pub(crate) fn take_back(&mut self, key: &RecordKey, is_gone: impl FnOnce(&str) -> bool) {
         if self.given.get(key).is_some_and(|(boot, _)| is_gone(boot)) {
@@ -358,6 +364,9 @@ impl MessageLog {
             return;
         }
         (record.is_finished, record.used_ms) = (page.is_finished, now_ms);
+        let messages = record.messages.iter().map(|(_, body)| body.len() + MESSAGE_OVERHEAD_BYTES);
+        let ids = record.ids.keys().map(|id| id.len() + ID_OVERHEAD_BYTES);
+        record.bytes = messages.chain(ids).sum();
         if self.records.get(key).is_some_and(|known| (known.epoch, known.newest) >= (record.epoch, record.newest)) {
             return;
         }
@@ -426,13 +435,11 @@ impl MessageRecord {
     fn new(app: Signer, epoch: u64) -> Self {
         let terms = HistoryTerms { messages: usize::MAX, age: std::time::Duration::MAX };
         let (messages, ids, id_order) = (VecDeque::new(), HashMap::new(), VecDeque::new());
-        Self { app, epoch, newest: 0, used_ms: 0, terms, is_finished: false, messages, ids, id_order }
+        Self { app, epoch, newest: 0, used_ms: 0, terms, is_finished: false, bytes: 0, messages, ids, id_order }
     }
 
     fn bytes(&self, key: &RecordKey) -> usize {
-        let messages = self.messages.iter().map(|(_, body)| body.len() + MESSAGE_OVERHEAD_BYTES);
-        let ids = self.ids.keys().map(|id| id.len() + ID_OVERHEAD_BYTES);
-        RECORD_OVERHEAD_BYTES + key.1.name.len() + messages.chain(ids).sum::<usize>()
+        RECORD_OVERHEAD_BYTES + key.1.name.len() + self.bytes
     }
 
     fn summary(&self, key: &RecordKey) -> RecordSummary {
@@ -483,6 +490,7 @@ impl MessageRecord {
             self.ids.remove(id);
             self.id_order.pop_front();
         }
+        self.bytes = self.bytes.saturating_sub(freed);
         freed
     }
 
@@ -702,6 +710,38 @@ mod tests {
         assert_eq!(send(&mut new, "9", 1), Err(RecordRefused::Finished));
         assert!(matches!(send(&mut old, "9", 1), Err(RecordRefused::Moving(_))), "the other node has it");
         assert_eq!((old.bytes(), old.count()), (0, 0));
+    }
+
+    #[test]
+    fn a_part_for_the_store_has_few_bytes_and_the_ids_of_its_messages() {
+        let mut log = MessageLog::new(1 << 20);
+        let terms = HistoryTerms { messages: 10, ..TERMS };
+        for number in 0..7 {
+            let (id, body) = (ByteString::from(number.to_string()), Bytes::from_static(b"x"));
+            log.append(&key("g"), (&Signer::Fleet, terms), (Some(&id), body), 0).unwrap();
+        }
+        let (mut after, mut parts) = (0, Vec::new());
+        while after < 7 {
+            let part = log.export(&key("g"), (after, true), (1000, 0)).unwrap();
+            after = part.messages.last().unwrap().number;
+            parts.push((part.messages.len(), part.ids.iter().map(|id| id.id.to_string()).collect::<Vec<_>>().concat()));
+        }
+        assert_eq!(parts, [(3, "012".into()), (3, "345".into()), (1, "6".into())]);
+        assert_eq!(log.export(&key("g"), (0, true), (1, 0)).unwrap().messages.len(), 1, "one at least");
+    }
+
+    #[test]
+    fn ids_beyond_the_messages_are_kept_for_a_while_and_up_to_a_number() {
+        let mut log = MessageLog::new(1 << 24);
+        let terms = HistoryTerms { messages: 1, ..TERMS };
+        let mut send = |id: usize| {
+            let (id, body) = (Some(ByteString::from(id.to_string())), Bytes::from_static(b"x"));
+            log.append(&key("g"), (&Signer::Fleet, terms), (id.as_ref(), body), 0).unwrap().is_repeated
+        };
+        for id in 0..=IDS_SPARE_MAX + 1 {
+            assert!(!send(id));
+        }
+        assert!(send(2) && !send(0), "the oldest is gone");
     }
 
     #[test]

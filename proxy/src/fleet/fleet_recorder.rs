@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use trunkline_protocol::service::{
-    Ack, RecordAct, RecordRefusal, RecordReply, RecordRequest, RecordStart, RecordedSet, ServiceMessage,
+    Ack, RecordAct, RecordPage, RecordRefusal, RecordReply, RecordRequest, RecordStart, RecordedSet, ServiceMessage,
     presence_weight,
 };
 
@@ -89,11 +89,14 @@ impl Fleet {
         if origin == RequestOrigin::OtherNode && matches!(request.act, RecordAct::Give | RecordAct::Yield) {
             return self.move_record(hub, request);
         }
-        match (self.recorder_of(hub, &request.set), origin) {
-            (None, _) if request.act == RecordAct::Read && self.may_read_here(&record_key(hub, &request), &request) => {
-                let reply = self.read_record(hub, &request);
-                Box::pin(async move { reply })
-            }
+        let recorder = self.recorder_of(hub, &request.set);
+        if recorder.is_none()
+            && request.act == RecordAct::Read
+            && let Some(reply) = self.read_here(hub, &request)
+        {
+            return Box::pin(async move { reply });
+        }
+        match (recorder, origin) {
             (None, _) => {
                 let (reply, replied) = oneshot::channel();
                 let fleet = self.clone();
@@ -172,18 +175,22 @@ impl Fleet {
         }
     }
 
-    /// Whether a read is answered from memory. A position that is unknown here is looked up in the store: another node
-    /// may have become the recorder unnoticed.
-    fn may_read_here(&self, key: &RecordKey, request: &RecordRequest) -> bool {
-        let is_current = self.is_current(key);
-        if is_current && self.store().is_some() {
-            let start = request.start.parse().unwrap_or(RecordStart::Newest);
-            if self.records().log().read(key, start, unix_ms()).reset.is_some() {
-                self.records().distrust(key);
-                return false;
-            }
+    /// Answers a read from memory, unless another node may have become the recorder unnoticed: the record was given to
+    /// one, or the position is unknown here and has to be looked up in the store.
+    fn read_here(&self, hub: &str, request: &RecordRequest) -> Option<RecordReply> {
+        let key = record_key(hub, request);
+        if self.records().log().is_given(&key, unix_ms()) {
+            return Some(refusal(&RecordRefused::Moving("another node".into())));
         }
-        is_current
+        if !self.is_current(&key) {
+            return None;
+        }
+        let page = self.page_of(&key, request);
+        if page.reset.is_some() && self.store().is_some() {
+            self.records().distrust(&key);
+            return None;
+        }
+        Some(self.read_reply(page))
     }
 
     /// Takes a part of a record from another node, or gives a record to the node that asks for it.
@@ -205,8 +212,15 @@ impl Fleet {
     }
 
     pub(super) fn read_record(&self, hub: &str, request: &RecordRequest) -> RecordReply {
+        self.read_reply(self.page_of(&record_key(hub, request), request))
+    }
+
+    fn page_of(&self, key: &RecordKey, request: &RecordRequest) -> RecordPage {
         let start = request.start.parse().unwrap_or(RecordStart::Newest);
-        let page = self.records().log().read(&record_key(hub, request), start, unix_ms());
+        self.records().log().read(key, start, unix_ms())
+    }
+
+    fn read_reply(&self, page: RecordPage) -> RecordReply {
         if page.reset.is_some() {
             self.records().counters.resets.increment();
         }

@@ -41,6 +41,14 @@ struct RecordersSeen {
     views: u64,
 }
 
+/// Numbers of messages that may be in the store and are not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnsureMessages {
+    pub(super) epoch: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct RecordLanes {
     log: Mutex<MessageLog>,
@@ -48,8 +56,8 @@ pub(crate) struct RecordLanes {
     recorders: Mutex<RecordersSeen>,
     /// Records of this node in the store, each with the number of views when it was read or written.
     stored: Mutex<HashMap<RecordKey, (StoredParts, u64)>>,
-    /// First message of each record that may be in the store although its write had no answer.
-    unsure: Mutex<HashMap<RecordKey, Position>>,
+    /// Messages of each record that may be in the store although their write had no answer.
+    unsure: Mutex<HashMap<RecordKey, UnsureMessages>>,
     pub(crate) counters: HistoryCounters,
 }
 
@@ -138,19 +146,21 @@ impl RecordLanes {
         }
     }
 
-    fn unsure(&self) -> MutexGuard<'_, HashMap<RecordKey, Position>> {
+    fn unsure(&self) -> MutexGuard<'_, HashMap<RecordKey, UnsureMessages>> {
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a message that may be in the store, unless an earlier one of the record is noted or there are too many.
-    pub(super) fn note_unsure(&self, key: RecordKey, position: Position) {
+    /// Notes a message that may be in the store. Above the limit, messages of further records are not delivered later.
+    pub(super) fn note_unsure(&self, key: RecordKey, Position { epoch, number }: Position) {
         let mut unsure = self.unsure();
-        if unsure.get(&key).is_none_or(|known| known.epoch != position.epoch) && unsure.len() < UNSURE_MAX {
-            unsure.insert(key, position);
+        if let Some(known) = unsure.get_mut(&key).filter(|known| known.epoch == epoch) {
+            known.last = known.last.max(number);
+        } else if unsure.len() < UNSURE_MAX {
+            unsure.insert(key, UnsureMessages { epoch, first: number, last: number });
         }
     }
 
-    pub(super) fn take_unsure(&self, key: &RecordKey) -> Option<Position> {
+    pub(super) fn take_unsure(&self, key: &RecordKey) -> Option<UnsureMessages> {
         self.unsure().remove(key)
     }
 

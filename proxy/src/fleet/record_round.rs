@@ -21,7 +21,7 @@ use super::entry::{FleetDelivery, FleetEntry, NamedHub};
 use super::fleet_core::Fleet;
 use super::fleet_member::MemberState;
 use super::fleet_recorder::{record_key, refusal};
-use super::record_lane::RecordChange;
+use super::record_lane::{RecordChange, UnsureMessages};
 use crate::features::message_log::{ID_KEPT_MS, RecordKey, RecordRefused};
 use crate::features::store::{Store, StoreAway, StoredParts, StoredRecord};
 use crate::ground::clock::unix_ms;
@@ -89,7 +89,7 @@ impl Fleet {
         is_stored && !self.records().log().contains(key)
     }
 
-    /// Notes the first message of each record whose write had no answer: it may be in the store, but is not delivered.
+    /// Notes the messages of each write without an answer: they may be in the store, but are not delivered.
     fn note_unsure<'r>(
         &self,
         hub: &Arc<str>,
@@ -109,10 +109,10 @@ impl Fleet {
     /// Delivers messages of earlier rounds that are in the store although their write had no answer.
     async fn deliver_unsure(&self, parts: &RoundParts) {
         for key in parts.iter().filter(|(_, parts)| parts.is_ok()).map(|(key, _)| key) {
-            let Some(first) = self.records().take_unsure(key) else { continue };
-            let before = Position { number: first.number.saturating_sub(1), ..first };
-            let page = self.records().log().read(key, RecordStart::after(before), unix_ms());
-            if page.epoch != first.epoch || page.reset.is_some() {
+            let Some(UnsureMessages { epoch, first, last }) = self.records().take_unsure(key) else { continue };
+            let page = self.records().log().read(key, RecordStart::After(epoch, first.saturating_sub(1)), unix_ms());
+            // Behind messages that another recorder has delivered, they would be out of order.
+            if page.reset.is_some() || page.newest > last {
                 continue;
             }
             let named = NamedHub::of_key(self.shared(), &key.0);

@@ -4,7 +4,7 @@
 //! | `--work` | base | compared with |
 //! |---|---|---|
 //! | `deliveries` | deliveries to an unrecorded group, per CPU second of the node | recorded groups without and with followers; and a hub without records |
-//! | `returns` | 10 000 clients connect simultaneously and join one of 100 groups | they also follow it and get 100 missed messages; and clients of Centrifugo recover as many |
+//! | `returns` | 10 000 clients connect simultaneously and join 100 groups, each client one | they also follow it and get 100 missed messages; and clients of Centrifugo recover as many |
 //! | `appends` | a send to an unrecorded group by REST | to a recorded group: in memory, with one NATS server, with three |
 //!
 //! **Validity.** Speed drifts within minutes, so only adjacent windows are comparable: each round has one window of

@@ -89,7 +89,7 @@ async fn open(endpoint: &Endpoint, request: &HubRequest, user: User) -> Result<R
     endpoint.shard.post(move |state| state.core.open_news(key, opened));
     let until = Instant::now() + OPEN_TIMEOUT;
     let unread = |problem: &str| unavailable(Cause::NodeStarting, format!("the record can't be read: {problem}"));
-    let reader = RecordReader { start, is_live: false, is_over: false, has_begun: false, events: VecDeque::new() };
+    let reader = RecordReader { start, is_live: false, is_over: false, events: VecDeque::new() };
     let mut stream = RecordStream {
         admission: endpoint.admission.clone(),
         _in_flight: InFlight::new(shared.clone()),
@@ -242,8 +242,6 @@ struct RecordReader {
     start: RecordStart,
     is_live: bool,
     is_over: bool,
-    /// Whether the client has a position to come back to.
-    has_begun: bool,
     events: VecDeque<Event>,
 }
 
@@ -251,9 +249,8 @@ impl RecordReader {
     fn take_page(&mut self, page: &RecordPage) {
         let position = |number| Position { epoch: page.epoch, number }.to_string();
         if let Some(reset) = &page.reset {
-            self.reset(reset, page.oldest.map(position));
-        }
-        if page.reset.is_some() || !std::mem::replace(&mut self.has_begun, true) {
+            self.reset(reset, page.oldest.map(position), position(page.after));
+        } else if matches!(self.start, RecordStart::Newest | RecordStart::Last(_)) {
             // No event, but an `EventSource` that comes back before the first one sends this position.
             self.events.push_back(Event::default().id(position(page.after)));
         }
@@ -280,15 +277,16 @@ impl RecordReader {
             (NewsKind::Finished, _) if self.start == RecordStart::after(*position) => self.end(),
             (NewsKind::Finished, _) => self.is_live = false,
             (NewsKind::Deleted, _) => {
-                self.reset("deleted", None);
-                self.start = RecordStart::After(0, 0);
+                self.reset("deleted", None, Position::default().to_string());
+                self.start = RecordStart::after(Position::default());
             }
         }
     }
 
-    fn reset(&mut self, reset: &str, oldest: Option<String>) {
+    /// Sends a reset, with the position that an `EventSource` sends when it comes back.
+    fn reset(&mut self, reset: &str, oldest: Option<String>, position: String) {
         let data = json!({ "reset": reset, "oldest": oldest }).to_string();
-        self.events.push_back(Event::default().event("reset").data(data));
+        self.events.push_back(Event::default().event("reset").id(position).data(data));
     }
 
     fn end(&mut self) {
@@ -298,6 +296,6 @@ impl RecordReader {
 
     /// Whether the end came first.
     fn has_only_ended(&self) -> bool {
-        self.is_over && self.events.len() == 2
+        self.is_over && self.events.len() == 1
     }
 }

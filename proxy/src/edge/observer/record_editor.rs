@@ -85,30 +85,27 @@ pub(crate) enum RecordOrderError {
 
 /// Lists and changes records for operators; clones share the fleet.
 #[derive(Debug, Clone)]
-pub(crate) struct RecordEditor {
-    fleet: Fleet,
-    entry: FleetEntry,
-}
+pub(crate) struct RecordEditor(Fleet);
 
 impl RecordEditor {
     pub(super) fn new(fleet: &Fleet) -> Self {
-        Self { fleet: fleet.clone(), entry: FleetEntry::from_fleet(fleet) }
+        Self(fleet.clone())
     }
 
     /// Lists the largest records of a hub at all nodes.
     pub(crate) async fn list(&self, hub: &str) -> ListPage<RecordRow> {
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("hub", hub).finish();
         let request = PeerRequest::get(format!("/api/records?scope=node&{query}"));
-        let others = self.fleet.request_all(&request, ANSWER_TIMEOUT);
+        let others = self.0.request_all(&request, ANSWER_TIMEOUT);
         let (own, others) = tokio::join!(self.list_here(hub), others);
         let (others, _) = parts_of::<ListPage<RecordRow>>(others);
         merge(std::iter::once(own).chain(others))
     }
 
-    /// Lists the largest records of this node, and those that clients of this node follow.
+    /// Lists the largest records of this node, and the records that clients of this node follow.
     pub(crate) async fn list_here(&self, hub: &str) -> ListPage<RecordRow> {
-        let (hub, shared) = (self.entry.hub_named(hub), self.fleet.shared());
-        let (total, records) = self.fleet.records().list(hub.key(), RECORDS_MAX);
+        let (hub, shared) = (FleetEntry::from_fleet(&self.0).hub_named(hub), self.0.shared());
+        let (total, records) = self.0.records().list(hub.key(), RECORDS_MAX);
         let mut items: Vec<_> =
             records.into_iter().map(|record| RecordRow::new(record, &shared.settings.node)).collect();
         if let Some(index) = hub.here().map(|hub| hub.index()) {
@@ -118,7 +115,7 @@ impl RecordEditor {
     }
 
     async fn followed(&self, hub: HubIndex) -> Vec<RecordRow> {
-        let shards = self.fleet.shared().shards().iter();
+        let shards = self.0.shared().shards().iter();
         let counts =
             shards.map(|shard| shard.inspect(move |state| state.core.followers.count_followers(hub, RECORDS_MAX)));
         let counts = join_all(counts).await.into_iter().flatten().flatten();
@@ -131,14 +128,15 @@ impl RecordEditor {
         counts.map(row).collect()
     }
 
-    /// Ends or deletes a record, also if no rule names it any more. Fails if there is none, or its node refuses.
+    /// Ends or deletes a record, with or without a rule for it. Fails without a record, or if its node refuses.
     pub(crate) async fn change(&self, order: RecordOrder) -> Result<RecordReport, RecordOrderError> {
-        let hub = self.entry.hub_named(&order.hub);
-        if hub.here().is_none() && !self.entry.has_others() {
+        let fleet = FleetEntry::from_fleet(&self.0);
+        let hub = fleet.hub_named(&order.hub);
+        if hub.here().is_none() && !fleet.has_others() {
             return Err(RecordOrderError::UnknownHub);
         }
         let request = RecordRequest { set: order.set, act: order.act, ..RecordRequest::default() };
-        let RecordReply { refused, problem, position, missing, .. } = self.entry.request_record(&hub, request).await;
+        let RecordReply { refused, problem, position, missing, .. } = fleet.request_record(&hub, request).await;
         match refused {
             None => {}
             Some(RecordRefusal::Missing) => return Err(RecordOrderError::UnknownRecord),

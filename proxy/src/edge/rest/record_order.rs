@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use bytestring::ByteString;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use trunkline_protocol::limits::SEND_ID_MAX_BYTES;
 use trunkline_protocol::service::{
     Position, RecordAct, RecordPage, RecordRefusal, RecordReply, RecordRequest, RecordedSet, ServiceMessage,
 };
@@ -12,7 +13,6 @@ use trunkline_protocol::service::{
 use super::addressee::Addressee;
 use super::rest_error::RestError;
 use crate::engine::shard::recorded_json;
-use crate::features::message_log::SEND_ID_MAX_BYTES;
 use crate::fleet::FleetDelivery;
 
 /// Header with the id of a send, which is recorded once.

@@ -221,19 +221,16 @@ impl FrameSink for ShardSink<'_> {
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         let Some(message) = message else { return Ok(()) };
         let Self { shard, reply_to, group, batch, pool, .. } = self;
-        let message = match message {
-            ServiceMessage::RecordRequest(request) if is_mirror(group.as_deref()) => {
-                record_request::pretend(reply_to, &request);
-                return Ok(());
-            }
-            ServiceMessage::RecordRequest(request) => {
-                return record_request::request_record(shard.shared(), pool, reply_to, request);
-            }
-            message => message,
-        };
+        let is_mirror = is_mirror(group.as_deref());
+        if let ServiceMessage::RecordRequest(request) = message {
+            return match is_mirror {
+                true => record_request::pretend(reply_to, &request),
+                false => record_request::request_record(shard.shared(), pool, reply_to, request),
+            };
+        }
         batch.begin_batch(shard);
         let source = FrameSource::from_link(shard, reply_to, SendOrigin::Sender(reply_to.app(), 0));
-        match is_mirror(group.as_deref()) {
+        match is_mirror {
             true => mirror_frame::take_mirrored(source, message, batch),
             false => route(source, message, batch),
         }

@@ -34,11 +34,11 @@ const OPEN_WAIT_S: u32 = 5;
 /// Seconds without a message after which a follower's node checks for a lost last one.
 const CHECK_AFTER_S: u32 = 5;
 
-/// Maximum length of the invocation id of a follow, which is kept as long as the follow. Clients use counters or UUIDs.
-const STREAM_ID_MAX_BYTES: usize = 128;
-
 /// Maximum number of such checks of a shard per second.
 const CHECKS_MAX: usize = 256;
+
+/// Maximum length of the invocation id of a follow, which is kept as long as the follow. Clients use counters or UUIDs.
+const STREAM_ID_MAX_BYTES: usize = 128;
 
 /// Claim with a group that its user may follow without being a member.
 pub(crate) const FOLLOW_CLAIM: &str = "trunkline.follow";

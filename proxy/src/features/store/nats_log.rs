@@ -4,14 +4,16 @@
 //!  stream PREFIX_history, subjects PREFIX_history.LOG: made before the first append, so a fleet without logs has none
 //! ```
 
+use std::error::Error;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::header::NATS_SEQUENCE;
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use serde_json::json;
@@ -28,6 +30,10 @@ const READ_MAX: usize = 1000;
 
 /// Interval between reads from a server that does not have the newest message yet.
 const LAG_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Codes of servers without room.
+const FULL: [ErrorCode; 3] =
+    [ErrorCode::INSUFFICIENT_RESOURCES, ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::STREAM_STORE_FAILED];
 
 /// Status that ends a read.
 const END_OF_READ: u16 = 204;
@@ -70,13 +76,17 @@ impl NatsLogs {
         Ok(())
     }
 
-    /// Error of a request. If the stream was deleted, the next request makes it again.
-    fn failed(&self, error: &impl Display) -> String {
-        let text = error.to_string();
-        if ["stream not found", "no stream found", "no responders"].iter().any(|sign| text.contains(sign)) {
-            self.is_made.store(false, Ordering::Release);
+    /// Error of a request, with the code of the server. If the stream was deleted, the next request makes it again.
+    fn failed(&self, error: &impl Display, code: Option<ErrorCode>) -> String {
+        match code {
+            Some(ErrorCode::STREAM_NOT_FOUND) => self.is_made.store(false, Ordering::Release),
+            Some(code) if FULL.contains(&code) => {
+                let remedy = "raise max_file_store of the NATS servers, or delete records";
+                return self.error(format!("it is full: {error}; {remedy}"));
+            }
+            _ => {}
         }
-        self.error(full(&text).unwrap_or(text))
+        self.error(error)
     }
 
     /// Reads from any server that has the stream. Returns the messages behind a sequence, up to a limit.
@@ -104,10 +114,12 @@ impl NatsLogs {
     }
 }
 
-/// Text with the remedy for the error of a server that has no room.
-fn full(error: &str) -> Option<String> {
-    let is_full = ["insufficient", "maximum bytes", "no space"].iter().any(|sign| error.contains(sign));
-    is_full.then(|| format!("it is full: {error}; raise max_file_store of the NATS servers, or delete records"))
+/// Code of the server for a message that was not stored.
+fn code_of(error: &PublishError) -> Option<ErrorCode> {
+    match error.kind() {
+        PublishErrorKind::StreamNotFound => Some(ErrorCode::STREAM_NOT_FOUND),
+        _ => error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code),
+    }
 }
 
 impl EngineLogs for NatsLogs {
@@ -127,7 +139,7 @@ impl EngineLogs for NatsLogs {
             match answered {
                 Ok(ack) => Ok(Some(ack.sequence)),
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
-                Err(error) => Err(self.failed(&error)),
+                Err(error) => Err(self.failed(&error, code_of(&error))),
             }
         })
     }
@@ -137,8 +149,11 @@ impl EngineLogs for NatsLogs {
             self.make().await?;
             match self.stream.get_last_raw_message_by_subject(&self.subject(log)).await {
                 Ok(message) => Ok(message.sequence),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
-                Err(error) => Err(self.failed(&error)),
+                Err(error) => match error.kind() {
+                    LastRawMessageErrorKind::NoMessageFound => Ok(0),
+                    LastRawMessageErrorKind::JetStream(cause) => Err(self.failed(&error, Some(cause.error_code()))),
+                    _ => Err(self.error(error)),
+                },
             }
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+
 use trunkline_protocol::pattern::{Pattern, PatternError};
 
 use super::path_reading::fold;

@@ -11,7 +11,7 @@ use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage};
 
 use crate::ground::limits::HeadWeight;
 
-/// Headers with individual values, also those that balancers add; all others are interned.
+/// Headers with individual values, such as the ids and addresses that balancers add. Other headers are interned.
 const OWN_HEADERS: [&str; 16] = [
     "authorization",
     "cf-connecting-ip",
