@@ -357,3 +357,19 @@ async fn a_position_that_another_recorder_has_given_unnoticed_is_known() {
         assert_eq!((&page.body["reset"], &page.body["newest"]), (&Value::Null, &json!(position)), "{page:?}");
     }
 }
+
+#[tokio::test(crate = "paused")]
+async fn what_another_recorder_writes_while_nodes_join_is_read_although_nothing_is_heard_of_it() {
+    for later in [Duration::ZERO, LONG] {
+        let engine = MemoryEngine::default();
+        let rooms = rooms(&engine).await;
+        let first = send(&back_end(&rooms.nodes[0]), "groups/room-1", "a").await;
+        let first = first.body["position"].as_str().unwrap();
+        let (_network, others) = nodes(&engine, 1).await;
+        assert_eq!(send(&back_end(&others[0]), "groups/room-1", "b").await.status, 202);
+        tokio::time::sleep(later).await; // sleep: paused
+        for node in &rooms.nodes {
+            assert_eq!(page_texts(&page(node, &format!("?after={first}")).await), ["b"]);
+        }
+    }
+}

@@ -163,7 +163,7 @@ impl Fleet {
         let (recorders, records_here) = self.recorders();
         let hashes = recorders.iter().map(|member| presence_weight(member.boot(), ""));
         let hashes = hashes.fold(u64::from(records_here), |hash, weight| hash ^ weight);
-        self.records().see_recorders(hashes, unix_ms())
+        self.records().see_recorders(hashes, self.members().now_ms())
     }
 
     /// Whether this node has the record as it is: it is not in the store or at another node only.
@@ -261,6 +261,15 @@ impl Fleet {
         let finding =
             Finding::new(ConditionKind::RecordRulesDiffer, HubOrigin::name_in(hub), "a send came to be recorded");
         self.shared().reports.conditions.report(finding, Some(REFUSED_TIME));
+    }
+
+    /// Records a copy of the last message of a set, and delivers it to nobody.
+    #[cfg(test)]
+    pub(crate) fn record_undelivered(&self, hub: &str, set: &RecordedSet) -> trunkline_protocol::service::Position {
+        let (key, app) = ((hub.into(), set.clone()), self.fleet_relay().owner_of(hub));
+        let mut log = self.records().log();
+        let message = log.read(&key, RecordStart::Last(1), unix_ms()).messages.remove(0);
+        log.append(&key, (&app, UNKNOWN_TERMS), (None, message.body), unix_ms()).unwrap().position
     }
 
     pub(super) fn terms_of(&self, hub: &str, request: &RecordRequest) -> HistoryTerms {

@@ -15,6 +15,9 @@ use crate::ground::metrics::HistoryCounters;
 /// Time from a change of the nodes until each record is at its recorder.
 const SETTLING_MS: u64 = 10_000;
 
+/// Number of no view: the store may have a newer state of the record.
+pub(super) const UNTRUSTED_VIEW: u64 = u64::MAX;
+
 /// Time after which the lane of a hub without changes ends.
 const LANE_IDLE: Duration = Duration::from_secs(60);
 
@@ -142,7 +145,7 @@ impl RecordLanes {
     /// Lets the next round read a record from the store, if it has changed there.
     pub(super) fn distrust(&self, key: &RecordKey) {
         if let Some((_, views)) = self.stored().get_mut(key) {
-            *views = u64::MAX;
+            *views = UNTRUSTED_VIEW;
         }
     }
 

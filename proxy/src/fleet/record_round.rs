@@ -21,7 +21,7 @@ use super::entry::{FleetDelivery, FleetEntry, NamedHub};
 use super::fleet_core::Fleet;
 use super::fleet_member::MemberState;
 use super::fleet_recorder::{record_key, refusal};
-use super::record_lane::{RecordChange, UnsureMessages};
+use super::record_lane::{RecordChange, UNTRUSTED_VIEW, UnsureMessages};
 use crate::features::message_log::{ID_KEPT_MS, RecordKey, RecordRefused};
 use crate::features::store::{Store, StoreAway, StoredParts, StoredRecord};
 use crate::ground::clock::unix_ms;
@@ -37,7 +37,8 @@ type Changed = (Position, Option<Recorded>);
 
 impl Fleet {
     pub(super) async fn run_round(&self, hub: &Arc<str>, round: Vec<RecordChange>) {
-        let views = self.records().views();
+        // While nodes may see others as recorders than this one does, each round reads its records from the store.
+        let views = if self.are_recorders_new() { UNTRUSTED_VIEW } else { self.records().views() };
         let mut parts = self.read_parts(hub, &round).await;
         self.deliver_unsure(&parts).await;
         let (mut outcomes, mut changed) = (Vec::with_capacity(round.len()), HashSet::new());
