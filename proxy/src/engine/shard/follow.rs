@@ -376,6 +376,7 @@ impl ShardCore {
             RecordEvent::Message(send) => {
                 let mut item = ItemFrames::new(*position, &send.payloads);
                 set.followers.retain(|_, follower| {
+                    follower.begin_with(*position);
                     if follower.stage == FollowStage::Live && self.is_crowded(follower) {
                         follower.stage = FollowStage::Reads(self.tick + 1);
                         return self.client_of(follower).is_some();

@@ -68,6 +68,14 @@ impl Follower {
         is_next == Some(true)
     }
 
+    /// Begins with a message that came before the first page of a follow without a position. The client gets no plain
+    /// copy of it.
+    pub(super) fn begin_with(&mut self, Position { epoch, number }: Position) {
+        if self.start == RecordStart::Newest && matches!(self.stage, FollowStage::Reads(_)) {
+            self.start = RecordStart::After(epoch, number.saturating_sub(1));
+        }
+    }
+
     /// Part of a page for this follower; `None` if the page does not follow its last message.
     pub(super) fn part<'p>(&self, start: RecordStart, page: &'p RecordPage) -> Option<PagePart<'p>> {
         if matches!(self.stage, FollowStage::Waits(_)) {
@@ -103,6 +111,8 @@ pub(super) struct FollowedSet {
     pub(super) followers: IndexMap<Slot, Follower>,
     /// Newest message that came to this shard.
     pub(super) newest: Position,
+    /// Newest message for which followers of earlier epochs have read again.
+    caught_up: Position,
     /// Start of the read in progress.
     pub(super) reading: Option<RecordStart>,
     /// Tick of the last message or read.
@@ -136,7 +146,13 @@ impl FollowedSet {
     /// Starts another read of followers after a page that is older than a delivered message.
     pub(super) fn catch_up(&mut self) {
         let newest = self.newest;
-        let is_behind = |start| matches!(start, RecordStart::After(epoch, number) if epoch == newest.epoch && number < newest.number);
+        // Of a record that is lost, the newest message can't be read.
+        let is_first = std::mem::replace(&mut self.caught_up, newest) != newest;
+        let is_behind = |start| match start {
+            RecordStart::After(epoch, number) if epoch == newest.epoch => number < newest.number,
+            RecordStart::After(epoch, _) => is_first && epoch < newest.epoch,
+            _ => false,
+        };
         for follower in self.followers.values_mut() {
             if follower.stage == FollowStage::Live && is_behind(follower.start) {
                 follower.stage = FollowStage::Reads(0);
@@ -262,6 +278,19 @@ mod tests {
     }
 
     #[test]
+    fn a_follow_without_a_position_begins_with_the_first_message_after_its_call() {
+        let mut early = follower(RecordStart::Newest, FollowStage::Reads(0));
+        early.begin_with(position(7, 3));
+        early.begin_with(position(7, 4));
+        assert_eq!(early.start, RecordStart::After(7, 2));
+        let behind_it = RecordPage { after: 3, ..page(3, 0, 3) };
+        assert_eq!(early.part(RecordStart::Newest, &behind_it), None, "it reads from its own start");
+        let mut waiting = follower(RecordStart::Newest, FollowStage::Waits(5));
+        waiting.begin_with(position(7, 3));
+        assert_eq!(waiting.start, RecordStart::Newest, "no member yet");
+    }
+
+    #[test]
     fn a_follower_of_a_record_that_has_not_begun_takes_its_first_message_only() {
         let early = || follower(RecordStart::After(0, 0), FollowStage::Live);
         assert!(early().takes(position(9, 1)) && !early().takes(position(9, 2)));
@@ -293,9 +322,13 @@ mod tests {
             set.followers.insert(slot, Follower { slot, ..follower(start, FollowStage::Live) });
         }
         set.catch_up();
-        let stages: Vec<_> = set.followers.values().map(|follower| follower.stage).collect();
-        assert_eq!(stages, [FollowStage::Reads(0), FollowStage::Live, FollowStage::Live]);
+        let stages = |set: &FollowedSet| set.followers.values().map(|follower| follower.stage).collect::<Vec<_>>();
+        let (reads, live) = (FollowStage::Reads(0), FollowStage::Live);
+        assert_eq!(stages(&set), [reads, live, reads]);
         assert_eq!(set.next_read(0), Some(RecordStart::After(7, 9)));
+        set.followers.values_mut().for_each(|follower| follower.stage = live);
+        set.catch_up();
+        assert_eq!(stages(&set), [reads, live, live], "the record with the newest message may be lost");
     }
 
     #[test]
