@@ -148,6 +148,20 @@ async fn a_follower_gets_what_it_missed_and_then_each_message_once_and_the_end()
 }
 
 #[tokio::test(crate = "paused")]
+async fn a_message_right_after_a_follow_is_an_item_and_one_that_was_lost_is_found_without_a_next_one() {
+    let mut room = Room::open().await;
+    let mut stream = events(&room, &[("trunkline.follow", "room-1")], "group=room-1", None).await.ok().unwrap();
+    follow(&mut room.client, "s", json!({ "group": "room-1" })).await;
+    let first = room.send("a").await;
+    assert_eq!(item(&mut room.client).await, (first.clone(), "a".into()));
+    stream.said(&first, "a").await;
+    let hub = room.node.fixture.shared.hubs.named(HUB).unwrap().key().to_owned();
+    let lost = room.node.fleet.record_undelivered(&hub, &RecordedSet::group("room-1")).to_string();
+    stream.said(&lost, "a").await;
+    assert_eq!(item(&mut room.client).await, (lost, "a".into()));
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_record_is_read_and_removed_by_rest() {
     let mut room = Room::open().await;
     assert_eq!(room.ask("DELETE", "groups/room-1/history").await.status, 404);
@@ -630,7 +644,7 @@ impl Events {
     }
 
     async fn said(&mut self, position: &str, text: &str) {
-        let data = json!({ "position": position, "target": "Say", "arguments": [text] });
+        let data = format!("{{\"position\":\"{position}\",\"target\":\"Say\",\"arguments\":[\"{text}\"]}}");
         assert_eq!(self.next().await, Some(format!("id: {position} data: {data}")));
     }
 }
@@ -703,6 +717,24 @@ async fn an_event_stream_that_comes_back_before_its_first_event_misses_nothing()
         let query = format!("group=room-1&lastEventId={id}");
         events(&room, &claim, &query, None).await.ok().unwrap().said(&position, text).await;
     }
+}
+
+#[tokio::test(crate = "paused")]
+async fn pages_and_events_have_the_json_of_the_back_end_in_one_line() {
+    let room = Room::open().await;
+    let mut live = events(&room, &[("trunkline.follow", "room-1")], "group=room-1", None).await.ok().unwrap();
+    let arguments = "[12345678901234567.50,{\"z\":1e5,\r\n\"a\":79228162514264337593543950335}]";
+    let body = format!("{{\"target\":\"Say\",\"arguments\":{arguments}}}");
+    let sent = room.back_end.ask("POST", "/api/hubs/bench/groups/room-1/:send", &body).await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    let position = sent.body["position"].as_str().unwrap();
+    let line = arguments.replace(['\r', '\n'], " ");
+    let item = format!("{{\"position\":\"{position}\",\"target\":\"Say\",\"arguments\":{line}}}");
+    assert_eq!(live.next().await, Some(format!("id: {position} data: {item}")));
+    let mut read = events(&room, &[("trunkline.follow", "room-1")], "group=room-1&after=0", None).await.ok().unwrap();
+    assert_eq!(read.next().await, Some(format!("id: {position} data: {item}")));
+    let page = room.ask("GET", "groups/room-1/history").await;
+    assert!(page.text.contains(&format!("[{item}]")), "{page:?}");
 }
 
 #[tokio::test(crate = "paused")]

@@ -48,6 +48,7 @@ pub(super) struct Answer {
     pub(super) code: String,
     pub(super) missing: String,
     pub(super) body: Value,
+    pub(super) text: String,
 }
 
 impl BackEnd {
@@ -80,7 +81,8 @@ impl BackEnd {
         let (status, code, missing) =
             (answer.status().as_u16(), header("x-ms-error-code"), header("x-trunkline-missing-nodes"));
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        Answer { status, code, missing, body: serde_json::from_slice(&body).unwrap_or_default() }
+        let text = String::from_utf8_lossy(&body).into_owned();
+        Answer { status, code, missing, body: serde_json::from_slice(&body).unwrap_or_default(), text }
     }
 
     pub(super) async fn status(&self, method: &str, path: &str) -> u16 {

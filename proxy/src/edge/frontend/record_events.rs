@@ -256,8 +256,8 @@ impl RecordReader {
         }
         for message in &page.messages {
             let position = position(message.number);
-            let data = recorded_json(&position, message).to_string();
-            self.events.push_back(Event::default().id(position).data(data));
+            let data = recorded_json(&position, message);
+            self.events.push_back(Event::default().id(position).data(data.get()));
         }
         let last = page.messages.last().map_or(page.after, |message| message.number);
         (self.start, self.is_live) = (RecordStart::After(page.epoch, last), last >= page.newest);

@@ -4,7 +4,8 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use bytestring::ByteString;
 use http::{HeaderMap, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use trunkline_protocol::limits::SEND_ID_MAX_BYTES;
 use trunkline_protocol::service::{
     Position, RecordAct, RecordPage, RecordRefusal, RecordReply, RecordRequest, RecordedSet, ServiceMessage,
@@ -67,18 +68,26 @@ pub(super) fn accepted(reply: RecordReply) -> Result<RecordReply, RestError> {
 }
 
 /// Page of a record: its messages, and the position that the next page follows.
+#[derive(Debug, Serialize)]
+struct HistoryAnswer<'p> {
+    items: Vec<Box<RawValue>>,
+    position: String,
+    newest: String,
+    oldest: Option<String>,
+    reset: Option<&'p str>,
+    finished: bool,
+}
+
 pub(super) fn page_answer(page: &RecordPage) -> Response {
     let position = |number| Position { epoch: page.epoch, number }.to_string();
     let last = page.messages.last().map_or(page.after, |message| message.number);
-    let items: Vec<Value> =
-        page.messages.iter().map(|message| recorded_json(&position(message.number), message)).collect();
-    let body = json!({
-        "items": items,
-        "position": position(last),
-        "newest": position(page.newest),
-        "oldest": page.oldest.map(position),
-        "reset": page.reset.as_deref(),
-        "finished": page.is_finished,
-    });
-    Json(body).into_response()
+    let answer = HistoryAnswer {
+        items: page.messages.iter().map(|message| recorded_json(&position(message.number), message)).collect(),
+        position: position(last),
+        newest: position(page.newest),
+        oldest: page.oldest.map(position),
+        reset: page.reset.as_deref(),
+        finished: page.is_finished,
+    };
+    Json(answer).into_response()
 }

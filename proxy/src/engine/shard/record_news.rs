@@ -1,9 +1,9 @@
 //! Events of a record for readers without a hub protocol, as JSON.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{Payloads, Position, RecordedMessage, ServiceMessage};
 
@@ -28,7 +28,7 @@ impl RecordNews {
     pub(super) fn new(position: Position, event: &RecordEvent) -> Self {
         let kind = match event {
             RecordEvent::Message(send) => {
-                NewsKind::Message(json_of(&position.to_string(), Some(&send.payloads)).to_string().into())
+                NewsKind::Message(json_of(&position.to_string(), Some(&send.payloads)).get().into())
             }
             RecordEvent::Finished => NewsKind::Finished,
             RecordEvent::Deleted => NewsKind::Deleted,
@@ -37,17 +37,26 @@ impl RecordNews {
     }
 }
 
-/// Message of a page in JSON: `position`, `target` and `arguments`. A message that was sent without JSON has a position
-/// only.
-pub(crate) fn recorded_json(position: &str, message: &RecordedMessage) -> Value {
+/// Message of a page in JSON, in one line: `position`, `target` and `arguments`, with all digits of their numbers. A
+/// message that was sent without JSON has a position only.
+pub(crate) fn recorded_json(position: &str, message: &RecordedMessage) -> Box<RawValue> {
     json_of(position, payloads_of(message).as_ref())
 }
 
-fn json_of(position: &str, payloads: Option<&Payloads>) -> Value {
+fn json_of(position: &str, payloads: Option<&Payloads>) -> Box<RawValue> {
     let payload = payloads.and_then(|payloads| payloads.get(HubProtocol::Json));
     let item = payload.and_then(|payload| HubProtocol::Json.followed_item(position, payload).ok());
-    let value = item.and_then(|item| HubProtocol::Json.value::<BTreeMap<String, Value>>(&item).ok());
-    value.map_or_else(|| json!({ "position": position }), |value| json!(value))
+    let text = item.as_ref().and_then(|item| std::str::from_utf8(item.as_bytes()).ok()).map(in_one_line);
+    let raw = text.and_then(|text| RawValue::from_string(text.into_owned()).ok());
+    raw.unwrap_or_else(|| {
+        let position = serde_json::json!({ "position": position });
+        serde_json::value::to_raw_value(&position).unwrap_or_default()
+    })
+}
+
+/// Replaces line breaks, which are white space in JSON, by spaces.
+fn in_one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(['\r', '\n']) { text.replace(['\r', '\n'], " ").into() } else { text.into() }
 }
 
 pub(super) fn payloads_of(message: &RecordedMessage) -> Option<Payloads> {
