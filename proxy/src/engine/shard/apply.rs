@@ -268,7 +268,7 @@ fn apply_close(
         }
         // The client's own app server sent a close message; for others the proxy sends it.
         None if state.core.connections.get(slot).is_some_and(|client| client.cold().stay().was_at(app)) => return,
-        Some(Role::Home) | None => CloseReason::ordered(error),
+        Some(Role::Home) | None => CloseReason::on_request(Cause::Ordered, error),
     };
     state.close_client(slot, &reason);
 }

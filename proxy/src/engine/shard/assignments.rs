@@ -51,7 +51,7 @@ impl ShardState {
         if self.core.connections.find_shown(slot, id).is_none() {
             return false;
         }
-        self.close_client(slot, &CloseReason::by_operator(reason));
+        self.close_client(slot, &CloseReason::on_request(Cause::Operator, reason));
         true
     }
 
@@ -62,7 +62,9 @@ impl ShardState {
         // A connection that was given away is closed by its new owner. If it has none, it ends here after a while, and
         // its app server is notified.
         slots.retain(|&slot| !self.core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
-        slots.iter().for_each(|&slot| self.close_client(slot, &CloseReason::token_revoked()));
+        slots.iter().for_each(|&slot| {
+            self.close_client(slot, &CloseReason::on_request(Cause::TokenRevoked, Some("its access token was revoked")))
+        });
         slots.len()
     }
 
@@ -167,7 +169,7 @@ impl ShardState {
         self.core.stay_here(slot);
         let Some(client) = self.core.connections.live(slot) else { return };
         if has_to_reconnect(client, self.core.tick) {
-            return self.close_client(slot, &CloseReason::no_app_server());
+            return self.close_client(slot, &CloseReason::reconnect(Cause::NoAppServer));
         }
         let pool = || self.core.context.shared.hubs.pool_of(client.home());
         let keeps_app = || pool().is_some_and(|pool| pool.choose_home().is_some());

@@ -74,11 +74,6 @@ impl CloseReason {
         Self { notice, ..Self::by_app(error, cause) }
     }
 
-    /// An app server other than the client's own closed the connection, perhaps with an error.
-    pub(crate) fn ordered(reason: Option<&str>) -> Self {
-        Self::on_request(Cause::Ordered, reason)
-    }
-
     /// Any app server requested the close. The reason is always shown to the client, which is not asked to reconnect.
     pub(crate) fn requested_by_app(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
@@ -86,17 +81,9 @@ impl CloseReason {
         Self { detail, message, ..Self::on_request(cause, None) }
     }
 
-    /// Closed by an operator, perhaps with a reason. The client is not asked to reconnect.
-    pub(crate) fn by_operator(reason: Option<&str>) -> Self {
-        Self::on_request(Cause::Operator, reason)
-    }
-
-    /// An operator revoked the user's tokens. The client is not asked to reconnect.
-    pub(crate) fn token_revoked() -> Self {
-        Self::on_request(Cause::TokenRevoked, Some("its access token was revoked"))
-    }
-
-    fn on_request(cause: Cause, reason: Option<&str>) -> Self {
+    /// An operator, or an app server other than the client's own, closed the connection, perhaps with a reason. The
+    /// client is not asked to reconnect.
+    pub(crate) fn on_request(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.map(Into::into);
         let message = Some(CloseMessage { detail: detail.clone(), reason: None, allow_reconnect: false });
         Self { cause, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
@@ -123,21 +110,30 @@ impl CloseReason {
 
     /// The client read too slowly, without a socket or before it was open.
     pub(crate) fn slow_client() -> Self {
-        // No close message: it would queue behind data that the client doesn't read.
-        let notice = AppNotice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
-        Self { cause: Cause::SlowClient, detail: None, message: None, notice, raw_code: CLOSE_GOING_AWAY }
+        Self::unread(Cause::SlowClient, "the client reads too slowly: its queue is over --outbox-max-bytes")
     }
 
     /// The client read nothing for too long while data was waiting.
     pub(crate) fn stalled_client() -> Self {
         let text = "the client reads too slowly: it took nothing for --slow-client-timeout while messages waited";
-        Self { notice: AppNotice::Error(text.into()), ..Self::slow_client() }
+        Self::unread(Cause::SlowClient, text)
     }
 
     /// The client read slowly while the total of all outboxes exceeded the node's budget.
     pub(crate) fn outbox_total() -> Self {
         let text = "the client reads too slowly: all queues of its node together are over --outbox-total-max-bytes";
-        Self { cause: Cause::OutboxTotal, notice: AppNotice::Error(text.into()), ..Self::slow_client() }
+        Self::unread(Cause::OutboxTotal, text)
+    }
+
+    /// The app server accepted a connection but never answered its hub handshake.
+    pub(crate) fn not_opened() -> Self {
+        Self::unread(Cause::AppHandshakeTimeout, "the hub handshake was not answered in time")
+    }
+
+    /// Closes without a close message, which would queue behind data that the client doesn't read.
+    fn unread(cause: Cause, notice: &str) -> Self {
+        let notice = AppNotice::Error(notice.into());
+        Self { cause, detail: None, message: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
     /// The rest of a client message arrived too slowly.
@@ -177,53 +173,20 @@ impl CloseReason {
         Self::error(Cause::KeepAliveTimeout, format!("OperationCanceledException: {text}"), text)
     }
 
-    /// The app server accepted a connection but never answered its hub handshake.
-    pub(crate) fn not_opened() -> Self {
-        let notice = AppNotice::Error("the hub handshake was not answered in time".into());
-        Self { cause: Cause::AppHandshakeTimeout, detail: None, message: None, notice, raw_code: CLOSE_GOING_AWAY }
-    }
-
     /// The primary link or its app server is lost, and the client can't be reassigned.
     pub(crate) fn home_lost(cause: Cause) -> Self {
-        Self::reconnect(cause, AppNotice::None)
+        Self { notice: AppNotice::None, ..Self::reconnect(cause) }
     }
 
-    /// The app server has two connections with this id, and only one can be used.
-    pub(crate) fn duplicate_id() -> Self {
-        Self::reconnect(Cause::LinkLost, AppNotice::Clean)
+    /// The client has to reconnect, to another node or app server, or with another token.
+    pub(crate) fn reconnect(cause: Cause) -> Self {
+        let message = Some(CloseMessage { detail: None, reason: None, allow_reconnect: true });
+        Self { cause, detail: None, message, notice: AppNotice::Clean, raw_code: CLOSE_GOING_AWAY }
     }
 
-    /// No app server became available in time.
-    pub(crate) fn no_app_server() -> Self {
-        Self::reconnect(Cause::NoAppServer, AppNotice::Clean)
-    }
-
-    #[must_use]
-    pub(crate) fn drained() -> Self {
-        Self::reconnect(Cause::Drained, AppNotice::Clean)
-    }
-
-    /// Close reason for a client that has to reconnect for this cause.
+    /// The client has to move to another node.
     pub(super) fn of_move(cause: MoveCause) -> Self {
-        match cause {
-            MoveCause::Rebalance => Self::rebalanced(),
-            _ => Self::drained(),
-        }
-    }
-
-    /// The node has more clients than others, and a rebalance evens out the load.
-    pub(crate) fn rebalanced() -> Self {
-        Self::reconnect(Cause::Rebalanced, AppNotice::Clean)
-    }
-
-    fn reconnect(cause: Cause, notice: AppNotice) -> Self {
-        let message = CloseMessage { detail: None, reason: None, allow_reconnect: true };
-        Self { cause, detail: None, message: Some(message), notice, raw_code: CLOSE_GOING_AWAY }
-    }
-
-    /// The access token has expired. As in the official server, the client is asked to reconnect.
-    pub(crate) fn token_expired() -> Self {
-        Self::reconnect(Cause::TokenExpired, AppNotice::Clean)
+        Self::reconnect(if matches!(cause, MoveCause::Rebalance) { Cause::Rebalanced } else { Cause::Drained })
     }
 
     fn error(cause: Cause, detail: String, notice: &str) -> Self {
@@ -327,7 +290,9 @@ mod tests {
         }
         let plain = CloseReason::requested_by_app(Cause::Ordered, Some(""));
         assert!(String::from_utf8_lossy(&frames(&plain, JSON, true)[0]).contains(r#"{"type":7}"#));
-        let told = String::from_utf8_lossy(&frames(&CloseReason::ordered(Some("secret")), JSON, false)[0]).into_owned();
+        let told =
+            String::from_utf8_lossy(&frames(&CloseReason::on_request(Cause::Ordered, Some("secret")), JSON, false)[0])
+                .into_owned();
         assert!(!told.contains("secret"), "an error of another app server is no reason for the client: {told}");
     }
 
@@ -335,7 +300,10 @@ mod tests {
     fn a_raw_client_gets_the_close_code_alone() {
         let reason = CloseReason::broken_rule(Cause::TextInvalid, "a text is not UTF-8", 1007);
         assert_eq!(frames(&reason, Content::Raw, true), [websocket::close_frame(1007)]);
-        assert_eq!(frames(&CloseReason::drained(), Content::Raw, true), [websocket::close_frame(CLOSE_GOING_AWAY)]);
+        assert_eq!(
+            frames(&CloseReason::reconnect(Cause::Drained), Content::Raw, true),
+            [websocket::close_frame(CLOSE_GOING_AWAY)]
+        );
     }
 
     #[test]

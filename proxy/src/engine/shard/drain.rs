@@ -18,6 +18,7 @@ pub(super) mod server_rebalance;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
 
 use super::close_reason::CloseReason;
 use super::connection::{Client, Resumption};
@@ -108,7 +109,7 @@ pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
 pub(super) fn close_all_drained(state: &mut ShardState) {
     state.is_drained = true;
     for (slot, _) in state.core.connections.everyone() {
-        state.close_client(slot, &CloseReason::drained());
+        state.close_client(slot, &CloseReason::reconnect(Cause::Drained));
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::{FlowOperation, header};
 
@@ -206,7 +207,8 @@ impl ShardState {
         let now = self.core.tick;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         if ends_by_answer(client, now) {
-            return self.close_client(slot, &CloseReason::duplicate_id());
+            // The app server has two connections with this id, and only one can be used.
+            return self.close_client(slot, &CloseReason::reconnect(Cause::LinkLost));
         }
         if client.home().id != by {
             return;
@@ -243,7 +245,7 @@ fn retry_unassigned(state: &mut ShardState) {
     state.assignments.reassignment.retry(&mut state.core);
     let timeout_s = state.core.context.shared.settings.rehoming.hold_timeout_s;
     for slot in state.assignments.reassignment.take_overdue(&mut state.core, timeout_s) {
-        state.close_client(slot, &CloseReason::no_app_server());
+        state.close_client(slot, &CloseReason::reconnect(Cause::NoAppServer));
     }
 }
 
@@ -286,6 +288,6 @@ fn close_expired(state: &mut ShardState) {
     }
     let now_s = unix_seconds();
     while let Some(slot) = state.assignments.token_expiries.next_due(now_s) {
-        state.close_client(slot, &CloseReason::token_expired());
+        state.close_client(slot, &CloseReason::reconnect(Cause::TokenExpired));
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use indexmap::IndexSet;
 use tracing::warn;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{CallScan, HandshakeResponse};
 
 use crate::engine::shard::assignments::reassignment::Reassignment;
@@ -185,7 +186,9 @@ impl SecondaryClients {
                 .secondary_mut(slot, &group)
                 .is_some_and(|secondary| secondary.is_idle() || secondary.assignment.wants_link())
             {
-                true => self.end_secondary(core, reassignment, slot, &group, &CloseReason::ordered(None)),
+                true => {
+                    self.end_secondary(core, reassignment, slot, &group, &CloseReason::on_request(Cause::Ordered, None))
+                }
                 false => self.are_ending = true,
             }
         }
@@ -307,7 +310,7 @@ impl SecondaryClients {
     ) -> bool {
         let is_idle = core.secondary_mut(slot, group).map(|secondary| secondary.is_idle());
         if is_idle == Some(true) {
-            self.end_secondary(core, reassignment, slot, group, &CloseReason::ordered(None));
+            self.end_secondary(core, reassignment, slot, group, &CloseReason::on_request(Cause::Ordered, None));
         }
         is_idle != Some(false)
     }

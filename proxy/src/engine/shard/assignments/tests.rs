@@ -10,7 +10,7 @@ use crate::ground::clock::unix_seconds;
 fn a_close_happens_once_and_leaves_nothing_to_find() {
     let mut bed = Testbed::new();
     let (ann, hub) = (bed.client("ann"), bed.hub.index());
-    bed.state.close_client(ann, &CloseReason::drained());
+    bed.state.close_client(ann, &CloseReason::reconnect(Cause::Drained));
     bed.state.close_client(ann, &CloseReason::timed_out());
     assert_eq!(bed.received(ann), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
     assert!(bed.state.core.connections.members(hub, SetName::Hub).is_empty());
@@ -33,7 +33,7 @@ fn the_id_of_a_negotiated_connection_stays_closed() {
     let (ann, routes) = (bed.client("ann"), bed.state.core.context.shared.routes.clone());
     let traits = ClientTraits { is_negotiated: true, ..ClientTraits::default() };
     bed.state.core.connections.get_mut(ann).unwrap().set_traits(traits, Liveness::default());
-    bed.state.close_client(ann, &CloseReason::drained());
+    bed.state.close_client(ann, &CloseReason::reconnect(Cause::Drained));
     assert_eq!(routes.reserve(&whole_id("ann")), Err(ReserveError::Unknown));
 }
 
