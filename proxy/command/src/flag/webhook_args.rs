@@ -86,16 +86,6 @@ pub(crate) struct WebhookArgs {
     )]
     pub webhook_connect_items: Vec<ConnectItem>,
 
-    /// Send the webhook the events `online` and `offline` of each user, over all nodes: with the first connection of
-    /// the user, and some seconds after the last one has ended. Needs the same setting at all nodes.
-    #[arg(long, env = "TRUNKLINE_WEBHOOK_PRESENCE")]
-    pub webhook_presence: bool,
-
-    /// Send the webhook `disconnected` also for the clients of a node that was killed or lost: one of the other nodes
-    /// sends it. Needs the same setting at all nodes.
-    #[arg(long, env = "TRUNKLINE_WEBHOOK_LOST_CLIENTS")]
-    pub webhook_lost_clients: bool,
-
     #[command(flatten)]
     pub settings: Flags<WebhookSettings>,
 }
@@ -130,8 +120,6 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
             headers: args.header_sources()?.read_lines()?,
             connecting: if args.webhook_connect { WebhookConnecting::Asked } else { WebhookConnecting::Open },
             connect_items: args.webhook_connect_items.clone(),
-            has_presence: args.webhook_presence,
-            reports_lost_clients: args.webhook_lost_clients,
             ..args.settings.0.clone()
         })
     }

@@ -32,10 +32,14 @@ settings! {
         /// Items of a client's request that the back end receives when it is asked.
         pub connect_items: Vec<ConnectItem> = Vec::new(),
 
-        /// Whether back ends receive events about users who come online and go offline.
+        /// Send the webhook the events `online` and `offline` of each user, over all nodes: with the first connection
+        /// of the user, and some seconds after the last one has ended. Needs the same setting at all nodes.
+        #[flag("webhook-presence", On)]
         pub has_presence: bool = false,
 
-        /// Whether another node reports the end of the clients of a lost node.
+        /// Send the webhook `disconnected` also for the clients of a node that was killed or lost: one of the other
+        /// nodes sends it. Needs the same setting at all nodes.
+        #[flag("webhook-lost-clients", On)]
         pub reports_lost_clients: bool = false,
 
         /// How long a user is without connections until a webhook receives `offline`.
@@ -186,8 +190,6 @@ impl WebhookSettings {
             ("webhook-header", !self.headers.is_empty()),
             ("webhook-connect", self.connecting == WebhookConnecting::Asked),
             ("webhook-connect-item", !self.connect_items.is_empty()),
-            ("webhook-presence", self.has_presence),
-            ("webhook-lost-clients", self.reports_lost_clients),
         ];
         let flags = flags.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag));
         let changed = Self::options().filter(|option| (option.get)(self) != (option.get)(&Self::DEFAULT));
