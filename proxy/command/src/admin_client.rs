@@ -1,22 +1,25 @@
-//! Client of admin ports, for subcommands that query running nodes.
+//! Client of admin ports, for subcommands that query running nodes: flags, requests, and the meaning of answers.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Error, anyhow, bail};
 use axum::body::Body;
 use bytes::Bytes;
 use clap::Args;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Builder;
 use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 use trunkline_protocol::key::without_mark;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{Address, ClientTls, Connector, HttpClient, HttpError};
+use trunkline_proxy::parts::{Address, ClientTls, Connector, HttpClient, HttpError, LineStream, shown_url};
 
 /// Time limit for a node's whole answer; a healthy node answers immediately.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,17 +121,6 @@ impl AdminClient {
         self.send(address, Request::get(path), Body::empty(), max_bytes, ANSWER_TIMEOUT).await
     }
 
-    /// Sends a request to the node at `address`, which may have to query all nodes.
-    pub(super) async fn act(
-        &self,
-        address: &Address,
-        request: Builder,
-        body: Body,
-        max_bytes: usize,
-    ) -> Result<Response<Bytes>, String> {
-        self.send(address, request, body, max_bytes, ACT_TIMEOUT).await
-    }
-
     /// Gets `path` from the node at `address` as a streamed response. Fails, with the reason, if none begins in time.
     pub(super) async fn open(&self, address: &Address, path: &str) -> Result<Response<Incoming>, String> {
         let request = self.with_token(Request::get(path)).body(Body::empty()).map_err(|error| error.to_string())?;
@@ -154,6 +146,91 @@ impl AdminClient {
         let request = self.with_token(request).body(body).map_err(|error| error.to_string())?;
         let answer = self.client.fetch(address, request, max_bytes, deadline).await;
         answer.map_err(told)
+    }
+}
+
+/// Flags that name an admin port and its token.
+#[derive(Debug, Args)]
+pub(super) struct AdminPortArgs {
+    #[command(flatten)]
+    address: AdminAddressArgs,
+    #[command(flatten)]
+    token: AdminTokenArgs,
+}
+
+impl AdminPortArgs {
+    pub(super) fn port(&self, answer_max_bytes: usize) -> anyhow::Result<AdminPort<'_>> {
+        AdminPort::new(&self.address.admin, &self.token, answer_max_bytes)
+    }
+}
+
+/// Summary of an act. Fails if nodes gave no answer, with what that means and their names.
+pub(super) fn complete(summary: String, risk: &str, missing: &[String]) -> anyhow::Result<String> {
+    if !missing.is_empty() {
+        bail!("{summary}; {risk}: {}", missing.join(", "));
+    }
+    Ok(summary)
+}
+
+pub(super) struct AdminPort<'a> {
+    url: &'a str,
+    address: Address,
+    client: AdminClient,
+    answer_max_bytes: usize,
+}
+
+impl<'a> AdminPort<'a> {
+    /// Fails if URL or token are invalid, or TLS can't be set up.
+    pub(super) fn new(url: &'a str, token: &AdminTokenArgs, answer_max_bytes: usize) -> anyhow::Result<Self> {
+        let address = admin_address(url).map_err(|problem| anyhow!("--admin {:?} {problem}", shown_url(url)))?;
+        let client = AdminClient::to(std::slice::from_ref(&address), token)?;
+        Ok(Self { url, address, client, answer_max_bytes })
+    }
+
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.read(self.client.get(&self.address, path, self.answer_max_bytes).await)
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.act(request, Body::from(serde_json::to_string(body)?)).await
+    }
+
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.act(Request::delete(path), Body::empty()).await
+    }
+
+    async fn act<T: DeserializeOwned>(&self, request: Builder, body: Body) -> anyhow::Result<T> {
+        self.read(self.client.send(&self.address, request, body, self.answer_max_bytes, ACT_TIMEOUT).await)
+    }
+
+    /// Gets a resource as a stream of lines, until either end closes it.
+    pub(super) async fn stream(&self, path: &str) -> anyhow::Result<LineStream> {
+        let answer = self.client.open(&self.address, path).await.map_err(|problem| self.silent(&problem))?;
+        if answer.status() == StatusCode::OK {
+            return Ok(LineStream::new(answer.into_body()));
+        }
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, self.answer_max_bytes).collect().await;
+        let body = body.map_err(|error| self.silent(&error.to_string()))?.to_bytes();
+        Err(self.refused(&Response::from_parts(head, body)))
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: Result<Response<Bytes>, String>) -> anyhow::Result<T> {
+        let answer = answer.map_err(|problem| self.silent(&problem))?;
+        if answer.status() == StatusCode::OK {
+            let read = serde_json::from_slice(answer.body());
+            return read.map_err(|error| self.silent(&format!("cannot parse the answer: {error}")));
+        }
+        Err(self.refused(&answer))
+    }
+
+    fn silent(&self, problem: &str) -> Error {
+        anyhow!("no answer from {}: {problem}", self.url)
+    }
+
+    fn refused(&self, answer: &Response<Bytes>) -> Error {
+        anyhow!("{} refuses: {}", self.url, self.client.problem(answer))
     }
 }
 

@@ -1,12 +1,11 @@
 //! `trunkline announce`: sends a message to clients of the whole fleet through a node.
 
-use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_proxy::parts::AnnouncementReport;
 
-use super::admin_port::AdminPortArgs;
+use super::admin_client::{AdminPortArgs, complete};
 use super::flag::value_parser::json_list;
 use crate::quantity::counted;
 
@@ -22,8 +21,8 @@ Clients receive the message like a call from their app server: connection.on(\"N
 The node forwards the message to the other nodes of its fleet (--peers).
 The exit status is 1 if a node did not answer: its clients may not have received the message.";
 
-/// Flags of `trunkline announce`.
-#[derive(Debug, Args)]
+/// Flags of `trunkline announce`, and the body of the request. Numbers keep their digits.
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct AnnounceArgs {
     /// Name of the hub.
@@ -47,34 +46,15 @@ pub(super) struct AnnounceArgs {
     pub arguments: JsonText,
 
     #[command(flatten)]
+    #[serde(skip)]
     pub admin: AdminPortArgs,
-}
-
-/// Body of the request. Numbers keep their digits.
-#[derive(Debug, Serialize)]
-struct AnnounceBody<'a> {
-    hub: &'a str,
-    target: &'a str,
-    group: Option<&'a str>,
-    user: Option<&'a str>,
-    arguments: &'a JsonText,
 }
 
 /// Sends an announcement and returns its reach. Fails if a node refuses or does not answer.
 pub(super) async fn announce(args: &AnnounceArgs) -> anyhow::Result<String> {
-    let port = args.admin.port(ANSWER_MAX_BYTES)?;
-    let AnnounceArgs { hub, target, group, user, arguments, .. } = args;
-    let body = AnnounceBody { hub, target, group: group.as_deref(), user: user.as_deref(), arguments };
-    let report: AnnouncementReport = port.post("/api/announce", &body).await?;
-    let (summary, missing) = (summary(&report), report.missing.join(", "));
-    if !missing.is_empty() {
-        bail!("{summary}; clients of nodes without an answer may have missed it: {missing}");
-    }
-    Ok(summary)
-}
-
-fn summary(report: &AnnouncementReport) -> String {
-    format!("sent to {} at {}", counted(report.clients, "client"), counted(report.nodes, "node"))
+    let report: AnnouncementReport = args.admin.port(ANSWER_MAX_BYTES)?.post("/api/announce", args).await?;
+    let summary = format!("sent to {} at {}", counted(report.clients, "client"), counted(report.nodes, "node"));
+    complete(summary, "clients of nodes without an answer may have missed it", &report.missing)
 }
 
 #[cfg(test)]

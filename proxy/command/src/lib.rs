@@ -18,8 +18,7 @@
 //! | `setting_source` | sources of settings, and their common value syntax |
 //! | `settings_loader` | settings of environment and configuration file, which are defaults of the flags |
 //! | `exposed_secret` | warnings about secrets on the command line, and in files that others can read |
-//! | `admin_client` | requests to the admin ports of nodes |
-//! | `admin_port` | flags that name an admin port and its token |
+//! | `admin_client` | admin ports of nodes: flags, requests, answers |
 //! | `announce_command` | `trunkline announce` |
 //! | `check_command` | `trunkline check` |
 //! | `completion_command` | `trunkline completions` |
@@ -40,7 +39,6 @@
 //! | `fuzzing` | entry points of file parsers, for fuzz targets |
 
 mod admin_client;
-mod admin_port;
 mod announce_command;
 mod check_command;
 mod completion_command;

@@ -10,7 +10,7 @@ use tokio::signal::ctrl_c;
 use tokio::time::sleep;
 use trunkline_proxy::parts::{MissingCount, RebalanceReport, RebalanceState};
 
-use super::admin_port::AdminPortArgs;
+use super::admin_client::AdminPortArgs;
 use super::output::put;
 use crate::quantity::counted;
 use crate::shown_text::one_line;

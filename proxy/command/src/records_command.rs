@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use trunkline_proxy::parts::{ListPage, RecordReport, RecordRow, unix_seconds};
 
-use super::admin_port::AdminPortArgs;
+use super::admin_client::{AdminPortArgs, complete};
 use crate::quantity::{counted, duration_text, size_text};
 use crate::shown_text::one_line;
 use crate::text_table::columns;
@@ -24,8 +23,8 @@ Examples:
 A record has the messages to a group or user that a rule ([[history]]) or the hub (Hub::history) names.
 Deletions and ends are in the audit log. The exit status is 1 if there is no such record, or a node did not answer.";
 
-/// Flags of `trunkline records`.
-#[derive(Debug, Args)]
+/// Flags of `trunkline records`, and the body of a change.
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RecordsArgs {
     /// Name of the hub.
@@ -42,27 +41,23 @@ pub(super) struct RecordsArgs {
 
     /// End the record: it stays readable, and refuses messages.
     #[arg(long, group = "change", requires = "of")]
+    #[serde(skip)]
     pub finish: bool,
 
     /// Delete the record with its messages, also from the store.
     #[arg(long, group = "change", requires = "of")]
+    #[serde(skip)]
     pub delete: bool,
 
     #[command(flatten)]
+    #[serde(skip)]
     pub admin: AdminPortArgs,
-}
-
-#[derive(Debug, Serialize)]
-struct RecordBody<'a> {
-    hub: &'a str,
-    group: Option<&'a str>,
-    user: Option<&'a str>,
 }
 
 /// Lists records, or changes one. Fails if a node refuses or does not answer.
 pub(super) async fn records(args: &RecordsArgs) -> anyhow::Result<String> {
     let port = args.admin.port(ANSWER_MAX_BYTES)?;
-    let RecordsArgs { hub, group, user, finish, delete, .. } = args;
+    let RecordsArgs { hub, finish, delete, .. } = args;
     if !finish && !delete {
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("hub", hub).finish();
         return Ok(list(&port.get(&format!("/api/records?{query}")).await?));
@@ -71,12 +66,9 @@ pub(super) async fn records(args: &RecordsArgs) -> anyhow::Result<String> {
         true => ("/api/records/finish", "finished"),
         false => ("/api/records/delete", "deleted"),
     };
-    let body = RecordBody { hub, group: group.as_deref(), user: user.as_deref() };
-    let report: RecordReport = port.post(path, &body).await?;
-    if !report.missing.is_empty() {
-        bail!("{done}; followers at nodes without an answer were not informed: {}", report.missing.join(", "));
-    }
-    Ok(format!("{done} at position {}", report.position))
+    let report: RecordReport = port.post(path, args).await?;
+    let risk = "followers at nodes without an answer were not informed";
+    complete(format!("{done} at position {}", report.position), risk, &report.missing)
 }
 
 fn list(page: &ListPage<RecordRow>) -> String {
@@ -162,7 +154,10 @@ mod tests {
         let done = run(&typed, json!({ "position": "0000000000000007-3", "missing": [] })).await;
         assert_eq!(done.unwrap(), "deleted at position 0000000000000007-3");
         let problem = run(&typed, json!({ "position": "0", "missing": ["n2"] })).await.unwrap_err();
-        assert!(problem.starts_with("deleted; followers at nodes without an answer") && problem.ends_with("n2"));
+        assert!(
+            problem.starts_with("deleted at position 0; followers at nodes without an answer")
+                && problem.ends_with("n2")
+        );
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::bail;
 use clap::{ArgGroup, Args};
-use serde_json::{Value, json};
+use serde::Serialize;
 use trunkline_proxy::parts::{RevocationList, RevocationReport, RevokedTokens};
 
-use super::admin_port::AdminPortArgs;
+use super::admin_client::{AdminPortArgs, complete};
 use super::flag::value_parser::whole_seconds;
 use super::text_table::columns;
 use crate::quantity::counted;
@@ -35,8 +34,8 @@ valid tokens. A revocation can't be undone; keep it for as long as such tokens l
 The node forwards the revocation to the other nodes of its fleet, and starting nodes receive it from them.
 The exit status is 1 if a node did not answer: it may still accept such tokens.";
 
-/// Flags of `trunkline revoke`.
-#[derive(Debug, Args)]
+/// Flags of `trunkline revoke`, and the body of the request.
+#[derive(Debug, Args, Serialize)]
 #[command(
     after_help = EXAMPLES,
     group = ArgGroup::new("tokens").required(true).multiple(true).args(["user", "audience", "app", "all", "list"])
@@ -64,6 +63,7 @@ pub(super) struct RevokeArgs {
 
     /// Time for which nodes refuse the tokens; the lifetime of the longest-lived token is enough.
     #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = whole_seconds::<u64>(60..=KEEP_MAX_S))]
+    #[serde(rename = "keep_s")]
     pub keep: u64,
 
     /// Also close the user's open connections, regardless of their token.
@@ -72,9 +72,11 @@ pub(super) struct RevokeArgs {
 
     /// List the newest revocations of the node.
     #[arg(long, conflicts_with_all = ["user", "audience", "app", "all", "issued_before", "close"])]
+    #[serde(skip)]
     pub list: bool,
 
     #[command(flatten)]
+    #[serde(skip)]
     pub admin: AdminPortArgs,
 }
 
@@ -84,20 +86,8 @@ pub(super) async fn revoke(args: &RevokeArgs) -> anyhow::Result<String> {
     if args.list {
         return Ok(listed(&port.get(LIST_PATH).await?));
     }
-    let report: RevocationReport = port.post(PATH, &order(args)).await?;
-    let (summary, missing) = (summary(&report), report.missing.join(", "));
-    if !missing.is_empty() {
-        bail!("{summary}; nodes without an answer, which may still accept the tokens: {missing}");
-    }
-    Ok(summary)
-}
-
-fn order(args: &RevokeArgs) -> Value {
-    let RevokeArgs { user, audience, app, all, issued_before, keep, close, .. } = args;
-    json!({
-        "user": user, "audience": audience, "app": app, "all": all, "issued_before": issued_before, "keep_s": keep,
-        "close": close,
-    })
+    let report: RevocationReport = port.post(PATH, args).await?;
+    complete(summary(&report), "nodes without an answer, which may still accept the tokens", &report.missing)
 }
 
 fn summary(report: &RevocationReport) -> String {
@@ -154,6 +144,7 @@ mod tests {
     use axum::{Json, Router};
     use clap::Parser;
     use http::StatusCode;
+    use serde_json::{Value, json};
     use tokio::net::TcpListener;
 
     use super::*;

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::time::{Instant, interval};
 use trunkline_proxy::parts::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceLine};
 
-use super::admin_port::AdminPortArgs;
+use super::admin_client::AdminPortArgs;
 use super::flag::value_parser::whole_seconds;
 use super::output::put;
 use super::stop_signal::StopSignals;

@@ -1,5 +1,6 @@
 //! Records that an app server which sends to all nodes has chosen in its manifest.
 
+use axum::http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
 use trunkline_protocol::manifest::RecordedNames;
@@ -11,7 +12,7 @@ use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, nodes};
 use super::followed_records::{end, follow, item, said, texts};
 use super::scene::chat;
-use crate::edge::observer::{Announcement, RecordOrder, RecordOrderError};
+use crate::edge::observer::{Announcement, ApiError, RecordOrder};
 use crate::edge::rest::Addressee;
 use crate::ground::condition::ConditionKind;
 
@@ -145,6 +146,6 @@ async fn an_operator_lists_ends_and_deletes_records_of_all_nodes_and_announces_t
     assert!(nodes[1].observer().records.list("chat").await.items[0].is_finished);
     assert_eq!(change(room(), RecordAct::Delete).await.unwrap().missing.len(), 0);
     let missing = change(room(), RecordAct::Delete).await;
-    assert!(matches!(missing, Err(RecordOrderError::UnknownRecord)), "{missing:?}");
+    assert_eq!(missing, Err(ApiError::new(StatusCode::NOT_FOUND, "there is no such record")));
     assert_eq!(nodes[1].observer().records.list("chat").await.total, Some(0));
 }

@@ -7,7 +7,9 @@
 //!
 //! Apart from timeline samples, data is gathered only on request. Concurrent callers share one snapshot.
 
+mod act;
 mod announcement;
+mod api_error;
 mod client_tap;
 mod condition_list;
 mod connection_events;
@@ -61,12 +63,15 @@ use snapshot_cache::SnapshotCache;
 use timeline::SAMPLE_INTERVAL_MS;
 use timeline_sampler::TimelineKeeper;
 
+pub(crate) use announcement::Announcement;
 pub use announcement::AnnouncementReport;
-pub(crate) use announcement::{Announcement, AnnouncementError};
+pub(crate) use api_error::ApiError;
 pub(crate) use client_tap::ClientTap;
 pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
-pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep};
+#[cfg(test)]
+pub(crate) use group_order::GroupReport;
+pub(crate) use group_order::{GroupOrder, GroupStep};
 pub use list_page::ListPage;
 pub(crate) use list_page::{ClientFilter, NameKind, NamePage};
 pub(crate) use node_snapshot::unassigned_clients;
@@ -75,10 +80,10 @@ pub use node_trace::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
 pub(crate) use node_watch::{PayloadView, WatchChoice, WatchError, WatchLines};
 pub(crate) use readiness::{Readiness, UpstreamProblem, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
-pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
-pub(crate) use record_editor::{RecordOrder, RecordOrderError};
+pub(crate) use rebalancer::{RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH, ShedAnswer};
+pub(crate) use record_editor::RecordOrder;
 pub use record_editor::{RecordReport, RecordRow};
-pub(crate) use revoker::{REVOKE_OWN_PATH, RevocationError, RevocationOrder};
+pub(crate) use revoker::{REVOKE_OWN_PATH, RevocationOrder, RevokedAnswer};
 pub use revoker::{RevocationList, RevocationReport, RevokedTokens};
 pub(crate) use snapshot::{ClientDetails, ClientSummary};
 pub use snapshot::{

@@ -30,7 +30,7 @@ use crate::ground::clock::unix_seconds;
 use crate::ground::net::connector::Connector;
 use crate::ground::net::dial_gate::DialGate;
 
-pub(crate) use revocation::{REVOCATION_KEPT_MAX_S, RevocationRefused, Revocations};
+pub(crate) use revocation::{REVOCATION_KEPT_MAX_S, Revocations};
 pub use service_token::host_of_url;
 pub(crate) use service_token::{RestAudience, ServiceAudience, ServiceVerifier};
 pub(crate) use signing_key::{ChannelKeys, SigningKeys};

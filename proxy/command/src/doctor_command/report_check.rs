@@ -6,8 +6,7 @@ use serde::de::DeserializeOwned;
 use trunkline_proxy::parts::{ConditionSnapshot, FleetConditions, FleetSnapshot, WebhookSnapshot};
 
 use super::finding::{Finding, Verdict, milliseconds_text};
-use crate::admin_client::{ADMIN_DEFAULT, AdminTokenArgs};
-use crate::admin_port::AdminPort;
+use crate::admin_client::{ADMIN_DEFAULT, AdminPort, AdminTokenArgs};
 use crate::quantity::duration_text;
 
 const CONDITIONS: &str = "conditions";

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::api_error::ApiError;
+use crate::edge::observer::ApiError;
 use crate::fleet::FromNode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

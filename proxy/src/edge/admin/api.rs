@@ -2,14 +2,11 @@
 //!
 //! Errors name the wrong field and its allowed values.
 
-mod announcement_api;
+mod act_api;
 mod client_api;
 mod fleet_api;
-mod group_api;
 mod log_level_api;
-mod rebalance_api;
-mod record_api;
-mod revocation_api;
+mod order_body;
 mod watch_api;
 
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -21,10 +18,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::edge::admin::access::AdminCaller;
-use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BODY_MAX_BYTES, BodyFields, QueryParameters, Scope};
 use crate::edge::admin::session::AdmittedCaller;
+use crate::edge::observer::ApiError;
 use crate::edge::observer::{FleetConditions, FleetTimeline, NameKind};
 use crate::engine::shard::REMEMBERED_MS;
 
@@ -44,11 +41,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/why/{id}", get(past))
         .route("/api/trace", get(watch_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .merge(announcement_api::routes())
-        .merge(group_api::routes())
-        .merge(rebalance_api::routes())
-        .merge(record_api::routes())
-        .merge(revocation_api::routes())
+        .merge(act_api::routes())
         .merge(log_level_api::routes())
 }
 

@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::access::{Actor, AdminCaller};
-use super::api_error::ApiError;
 use super::session::{AdmittedCaller, PAGE_PATH};
+use crate::edge::observer::ApiError;
 use crate::edge::observer::{REVOKE_OWN_PATH, SHED_PATH, STOP_PATH};
 use crate::ground::config::LogLevels;
 use crate::ground::limits::Bucket;
@@ -75,93 +75,57 @@ const DETAILS: [&str; 20] = [
     "clients",
 ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OperatorAct {
-    LogIn,
-    LogOut,
-    CloseClient,
-    Announce,
-    JoinGroup,
-    LeaveGroup,
-    FinishRecord,
-    DeleteRecord,
-    Rebalance,
-    StopRebalance,
-    /// Stop of this node's rebalance, requested by another node.
-    StopOwnRebalance,
-    /// Step of a rebalance coordinated by another node.
-    Shed,
-    RevokeTokens,
-    /// Revocation requested by another node.
-    RevokeTokensHere,
-    ChangeLogLevels,
-    /// Following the messages of one client, with or without payloads.
-    WatchClient,
-    Trace,
+/// An act of an operator or, for a fleet, of another node.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OperatorAct {
+    method: Method,
+    path: &'static str,
+    /// Name in log lines and metrics.
+    name: &'static str,
 }
 
 const ROUTES: usize = 17;
 
-static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
-    (Method::POST, "/api/login", OperatorAct::LogIn),
-    (Method::POST, "/api/logout", OperatorAct::LogOut),
-    (Method::POST, "/api/clients/{id}/close", OperatorAct::CloseClient),
-    (Method::POST, "/api/announce", OperatorAct::Announce),
-    (Method::POST, "/api/groups/join", OperatorAct::JoinGroup),
-    (Method::POST, "/api/groups/leave", OperatorAct::LeaveGroup),
-    (Method::POST, "/api/records/finish", OperatorAct::FinishRecord),
-    (Method::POST, "/api/records/delete", OperatorAct::DeleteRecord),
-    (Method::POST, "/api/rebalance", OperatorAct::Rebalance),
-    (Method::DELETE, "/api/rebalance", OperatorAct::StopRebalance),
-    (Method::POST, SHED_PATH, OperatorAct::Shed),
-    (Method::POST, STOP_PATH, OperatorAct::StopOwnRebalance),
-    (Method::POST, "/api/revocations", OperatorAct::RevokeTokens),
-    (Method::POST, REVOKE_OWN_PATH, OperatorAct::RevokeTokensHere),
-    (Method::PUT, "/api/log", OperatorAct::ChangeLogLevels),
-    (Method::GET, "/api/clients/{id}/watch", OperatorAct::WatchClient),
-    (Method::GET, "/api/trace", OperatorAct::Trace),
+static ACTS: [OperatorAct; ROUTES] = [
+    OperatorAct::new(Method::POST, "/api/login", "log_in"),
+    OperatorAct::new(Method::POST, "/api/logout", "log_out"),
+    OperatorAct::new(Method::POST, "/api/clients/{id}/close", "close_client"),
+    OperatorAct::new(Method::POST, "/api/announce", "announce"),
+    OperatorAct::new(Method::POST, "/api/groups/join", "join_group"),
+    OperatorAct::new(Method::POST, "/api/groups/leave", "leave_group"),
+    OperatorAct::new(Method::POST, "/api/records/finish", "finish_record"),
+    OperatorAct::new(Method::POST, "/api/records/delete", "delete_record"),
+    OperatorAct::new(Method::POST, "/api/rebalance", "rebalance"),
+    OperatorAct::new(Method::DELETE, "/api/rebalance", "stop_rebalance"),
+    OperatorAct::new(Method::POST, SHED_PATH, "shed"),
+    OperatorAct::new(Method::POST, STOP_PATH, "stop_own_rebalance"),
+    OperatorAct::new(Method::POST, "/api/revocations", "revoke_tokens"),
+    OperatorAct::new(Method::POST, REVOKE_OWN_PATH, "revoke_tokens_here"),
+    OperatorAct::new(Method::PUT, "/api/log", "change_log_levels"),
+    OperatorAct::new(Method::GET, "/api/clients/{id}/watch", "watch_client"),
+    OperatorAct::new(Method::GET, "/api/trace", "trace"),
 ];
 
 #[cfg(test)]
 pub(super) fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> {
-    ACTS.iter().map(|(method, path, _)| (method, *path))
+    ACTS.iter().map(|act| (&act.method, act.path))
 }
 
 impl OperatorAct {
-    fn from_request(method: &Method, path: &str) -> Option<Self> {
-        let method = if *method == Method::HEAD { &Method::GET } else { method };
-        let path = path.strip_prefix(PAGE_PATH).unwrap_or(path);
-        let found = ACTS.iter().find(|(of, route, _)| of == method && is_of_route(path, route));
-        found.map(|(_, _, act)| *act)
+    const fn new(method: Method, path: &'static str, name: &'static str) -> Self {
+        Self { method, path, name }
     }
 
-    /// Name in log lines and metrics.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::LogIn => "log_in",
-            Self::LogOut => "log_out",
-            Self::CloseClient => "close_client",
-            Self::Announce => "announce",
-            Self::JoinGroup => "join_group",
-            Self::LeaveGroup => "leave_group",
-            Self::FinishRecord => "finish_record",
-            Self::DeleteRecord => "delete_record",
-            Self::Rebalance => "rebalance",
-            Self::StopRebalance => "stop_rebalance",
-            Self::StopOwnRebalance => "stop_own_rebalance",
-            Self::Shed => "shed",
-            Self::RevokeTokens => "revoke_tokens",
-            Self::RevokeTokensHere => "revoke_tokens_here",
-            Self::ChangeLogLevels => "change_log_levels",
-            Self::WatchClient => "watch_client",
-            Self::Trace => "trace",
-        }
+    fn from_request(method: &Method, path: &str) -> Option<&'static Self> {
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
+        let path = path.strip_prefix(PAGE_PATH).unwrap_or(path);
+        ACTS.iter().find(|act| act.method == method && is_of_route(path, act.path))
     }
 
     /// Whether a success is logged. A rebalance is logged when an operator starts it; its steps, one per second, are
     /// not.
-    fn is_logged(self) -> bool {
-        self != Self::Shed
+    fn is_logged(&self) -> bool {
+        self.path != SHED_PATH
     }
 }
 
@@ -198,15 +162,15 @@ pub(crate) struct AuditCounters {
 impl AuditCounters {
     /// Successful actions, by name.
     pub(super) fn done(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        ACTS.iter().zip(&self.done).map(|((_, _, act), counter)| (act.name(), counter.get()))
+        ACTS.iter().zip(&self.done).map(|(act, counter)| (act.name, counter.get()))
     }
 
     pub(super) fn refused(&self) -> u64 {
         self.refused.get()
     }
 
-    fn count(&self, act: OperatorAct) {
-        let counters = ACTS.iter().zip(&self.done).find(|((_, _, of), _)| *of == act);
+    fn count(&self, act: &OperatorAct) {
+        let counters = ACTS.iter().zip(&self.done).find(|(of, _)| *of == act);
         counters.into_iter().for_each(|(_, counter)| counter.increment());
     }
 }
@@ -218,12 +182,12 @@ impl AuditLog {
         Self(Arc::new(AuditState { began: Instant::now(), refusals, left_out, counters, required }))
     }
 
-    fn note_act(&self, act: Option<OperatorAct>, seen: &SeenRequest, answer: &Response) {
+    fn note_act(&self, act: Option<&OperatorAct>, seen: &SeenRequest, answer: &Response) {
         let state = &*self.0;
         let actor = Actor::from_answer(answer);
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
+        let (name, from, path) = (act.map_or("read", |act| act.name), seen.address(), &seen.path);
         // Unauthenticated callers could otherwise fill the disk.
         let may_log = || state.has_room();
         if is_refused && (act.is_some() || seen.has_token) {
@@ -274,7 +238,7 @@ pub(super) async fn record_first(
         let seen = SeenRequest::from_request(&request, caller);
         let recorded = tokio::task::spawn_blocking(move || {
             required.confirm_audit(&mut || {
-                let (act, from, path) = (act.name(), seen.address(), &seen.path);
+                let (act, from, path) = (act.name, seen.address(), &seen.path);
                 info!(target: AUDIT_TARGET, act, outcome = "begun", by = %actor, from, path, "operator");
             })
         });
@@ -464,10 +428,10 @@ mod tests {
     async fn refusals_are_limited_in_rate_and_their_number_is_kept() {
         let counters = Arc::<AuditCounters>::default();
         let log = AuditLog::new(counters.clone(), None);
-        let path = "/api/rebalance".to_owned();
+        let (act, path) = (OperatorAct::from_request(&Method::POST, "/api/rebalance"), "/api/rebalance".to_owned());
         let seen = SeenRequest { caller: AdminCaller::default(), has_token: true, path, body: Arc::default() };
         for _ in 0..1_000 {
-            log.note_act(Some(OperatorAct::Rebalance), &seen, &StatusCode::UNAUTHORIZED.into_response());
+            log.note_act(act, &seen, &StatusCode::UNAUTHORIZED.into_response());
         }
         let left_out = log.0.left_out.load(Ordering::Relaxed);
         assert!((980..1_000).contains(&left_out), "{left_out}");
@@ -477,10 +441,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lines_of_those_who_have_shown_nothing_are_limited_in_rate_too() {
         let log = AuditLog::new(Arc::default(), None);
-        let path = "/api/logout".to_owned();
+        let (act, path) = (OperatorAct::from_request(&Method::POST, "/api/logout"), "/api/logout".to_owned());
         let seen = SeenRequest { caller: AdminCaller::default(), has_token: false, path, body: Arc::default() };
         for _ in 0..1_000 {
-            log.note_act(Some(OperatorAct::LogOut), &seen, &StatusCode::OK.into_response());
+            log.note_act(act, &seen, &StatusCode::OK.into_response());
         }
         let left_out = log.0.left_out.load(Ordering::Relaxed);
         assert!((980..1_000).contains(&left_out), "{left_out}");
@@ -528,13 +492,14 @@ mod tests {
 
     #[test]
     fn each_act_is_found_below_the_path_of_the_page_too() {
-        for (method, path, act) in &ACTS {
-            let path = path.replace("{id}", "a%2Fb");
-            assert_eq!(OperatorAct::from_request(method, &path), Some(*act));
-            assert_eq!(OperatorAct::from_request(method, &format!("{PAGE_PATH}{path}")), Some(*act));
+        for act in &ACTS {
+            let (method, path) = (&act.method, act.path.replace("{id}", "a%2Fb"));
+            assert_eq!(OperatorAct::from_request(method, &path), Some(act));
+            assert_eq!(OperatorAct::from_request(method, &format!("{PAGE_PATH}{path}")), Some(act));
             assert_eq!(OperatorAct::from_request(method, &format!("{path}/more")), None);
         }
-        assert_eq!(OperatorAct::from_request(&Method::HEAD, "/api/trace"), Some(OperatorAct::Trace));
+        let trace = OperatorAct::from_request(&Method::HEAD, "/api/trace");
+        assert_eq!(trace.map(|act| act.name), Some("trace"));
         assert_eq!(OperatorAct::from_request(&Method::DELETE, "/api/announce"), None);
     }
 

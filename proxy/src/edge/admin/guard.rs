@@ -29,10 +29,10 @@ use tracing::warn;
 use trunkline_protocol::wire;
 
 use super::access::{Access, Actor, AdminCaller};
-use super::api_error::ApiError;
 use super::audit::CallerGone;
 use super::exposition::AdminCounters;
 use super::session::{AdmittedCaller, SessionEnd, Sessions};
+use crate::edge::observer::ApiError;
 use crate::edge::observer::Observer;
 use crate::features::webhook::Webhooks;
 use crate::fleet::FromNode;

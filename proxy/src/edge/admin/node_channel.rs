@@ -13,9 +13,9 @@ use trunkline_protocol::key::{AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
 use super::access::AdminCaller;
-use super::api_error::ApiError;
 use super::exposition::AdminCounters;
 use super::guard::AdminContext;
+use crate::edge::observer::ApiError;
 use crate::edge::rest::{ListedPart, PART_PATH, PartQuestion};
 use crate::engine::shard::Shared;
 use crate::features::webhook::{BatchAnswer, HubConnection, HubUser, Reported, Subject};

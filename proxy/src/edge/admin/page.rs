@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::access::AdminCaller;
-use super::api_error::ApiError;
 use super::guard::AdminContext;
 use super::session::PAGE_PATH;
+use crate::edge::observer::ApiError;
 
 /// Content security policy: allows only content of this node, and no framing or requests elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use trunkline_protocol::json_text::JsonText;
 
-use super::api_error::ApiError;
+use crate::edge::observer::ApiError;
 
 /// Maximum body of a request.
 pub(super) const BODY_MAX_BYTES: usize = 4 * 1024;
@@ -90,13 +90,20 @@ impl QueryParameters {
 }
 
 #[derive(Debug)]
-pub(super) struct BodyFields {
-    fields: BTreeMap<String, JsonText>,
-    /// Whether there was no body at all.
-    pub(super) is_absent: bool,
-}
+pub(super) struct BodyFields(BTreeMap<String, JsonText>);
 
 impl BodyFields {
+    /// Reads the body of a request without query parameters. `max_bytes` is for the error: the route's
+    /// `DefaultBodyLimit` has the same value.
+    pub(super) async fn of_order(request: Request, max_bytes: usize) -> Result<Self, ApiError> {
+        let (uri, headers) = (request.uri().clone(), request.headers().clone());
+        // Read before any check: the audit log shows the body of a refused request, too.
+        let body = Bytes::from_request(request, &()).await;
+        QueryParameters::from_uri(&uri)?.refuse_rest()?;
+        let body = body.map_err(|rejection| ApiError::unread_body(&rejection, max_bytes))?;
+        Self::from_body(&headers, &body)
+    }
+
     /// Parses a body; an empty body has no fields.
     pub(super) fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         if !is_json(headers) {
@@ -104,10 +111,10 @@ impl BodyFields {
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
         if body.is_empty() {
-            return Ok(Self { fields: BTreeMap::new(), is_absent: true });
+            return Ok(Self(BTreeMap::new()));
         }
         match serde_json::from_slice(body) {
-            Ok(fields) => Ok(Self { fields, is_absent: false }),
+            Ok(fields) => Ok(Self(fields)),
             Err(error) if error.is_data() => Err(ApiError::field("body", format!("must be a JSON object: {error}"))),
             Err(error) => Err(ApiError::field("body", format!("is not valid JSON: {error}"))),
         }
@@ -150,7 +157,7 @@ impl BodyFields {
     }
 
     pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<JsonText>>, ApiError> {
-        let Some(list) = self.fields.remove(name) else { return Ok(None) };
+        let Some(list) = self.0.remove(name) else { return Ok(None) };
         match list.items() {
             Some(items) if items.len() > most => {
                 let count = items.len();
@@ -162,32 +169,15 @@ impl BodyFields {
     }
 
     fn value(&mut self, name: &str) -> Option<Value> {
-        self.fields.remove(name).map(JsonText::into_value)
+        self.0.remove(name).map(JsonText::into_value)
     }
 
     /// Rejects unknown fields: all that no handler has taken.
     pub(super) fn refuse_rest(self) -> Result<(), ApiError> {
-        match self.fields.into_iter().next() {
+        match self.0.into_iter().next() {
             Some((name, _)) => Err(ApiError::field(&name, "is not a field here")),
             None => Ok(()),
         }
-    }
-}
-
-/// Body of a request without query parameters. `MAX_BYTES` is for the error: the route's `DefaultBodyLimit` has the
-/// same value.
-pub(super) struct OrderFields<const MAX_BYTES: usize>(pub(super) BodyFields);
-
-impl<S: Send + Sync, const MAX_BYTES: usize> FromRequest<S> for OrderFields<MAX_BYTES> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let (uri, headers) = (request.uri().clone(), request.headers().clone());
-        // Read before any check: the audit log shows the body of a refused request, too.
-        let body = Bytes::from_request(request, state).await;
-        QueryParameters::from_uri(&uri)?.refuse_rest()?;
-        let body = body.map_err(|rejection| ApiError::unread_body(&rejection, MAX_BYTES))?;
-        BodyFields::from_body(&headers, &body).map(Self)
     }
 }
 
@@ -221,7 +211,7 @@ mod tests {
         let read = is_read.clone();
         let body = Full::new(Bytes::from_static(b"{}")).inspect_frame(move |_| read.store(true, Ordering::Relaxed));
         let request = Request::post("/?scop=node").header(CONTENT_TYPE, "application/json").body(Body::new(body));
-        let refused = OrderFields::<100>::from_request(request.unwrap(), &()).await.err().unwrap();
+        let refused = BodyFields::of_order(request.unwrap(), 100).await.err().unwrap();
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
         assert!(is_read.load(Ordering::Relaxed), "the audit log shows what was ordered");
     }

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::access::AdminCaller;
-use super::api_error::ApiError;
 use super::exposition::{AdminCounters, render};
 use super::guard::Guard;
+use crate::edge::observer::ApiError;
 use crate::edge::observer::Readiness;
 use crate::features::webhook::Webhooks;
 use crate::fleet::Fleet;

@@ -9,19 +9,18 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 use tracing::info;
-use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::Payloads;
 
+use super::act::{ActLimit, silent};
+use super::api_error::ApiError;
 use crate::edge::rest::{Addressee, append, appended, set_of, to_clients};
 use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
-
-/// Maximum number of concurrent announcements. A silent node delays one by some seconds.
-const UNDER_WAY_MAX: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Announcement {
@@ -45,24 +44,6 @@ pub struct AnnouncementReport {
     pub clients: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AnnouncementError {
-    #[error("no reachable node has this hub")]
-    UnknownHub,
-    #[error("no reachable node has this client connection")]
-    UnknownClient(String),
-    #[error("is a raw endpoint: its clients use no hub protocol, so they have no methods")]
-    RawEndpoint,
-    #[error("can't be written in a hub protocol: {0}")]
-    Arguments(#[from] PayloadError),
-    #[error("{UNDER_WAY_MAX} announcements are in progress, which is the limit")]
-    TooMany,
-    #[error("{0}")]
-    Record(String),
-    #[error("this node is stopping")]
-    Stopping,
-}
-
 /// Announcer of this node; clones share it. Announcements are delivered in starting order.
 #[derive(Debug, Clone)]
 pub(crate) struct Announcer(Arc<AnnouncerState>);
@@ -70,48 +51,40 @@ pub(crate) struct Announcer(Arc<AnnouncerState>);
 #[derive(Debug)]
 struct AnnouncerState {
     fleet: FleetEntry,
-    under_way: Arc<Semaphore>,
+    acts: ActLimit,
     /// Held while an announcement is queued to shards and nodes, so that the order is the same everywhere.
     turn: AsyncMutex<()>,
 }
 
 impl Announcer {
     pub(super) fn new(fleet: Fleet) -> Self {
-        let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        Self(Arc::new(AnnouncerState { fleet: FleetEntry::from_fleet(&fleet), under_way, turn: AsyncMutex::default() }))
+        let (fleet, acts) = (FleetEntry::from_fleet(&fleet), ActLimit::new("announcements"));
+        Self(Arc::new(AnnouncerState { fleet, acts, turn: AsyncMutex::default() }))
     }
 
     /// Sends an announcement to its receivers at all nodes. Fails if it was not delivered at all.
-    pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
-        let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| AnnouncementError::TooMany)?;
-        let announcer = self.0.clone();
-        // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
-        let announcing = tokio::spawn(async move {
-            let _permit = permit;
-            announcer.announce(&announcement).await
-        });
-        announcing.await.unwrap_or(Err(AnnouncementError::Stopping))
-    }
-}
-
-impl AnnouncerState {
-    async fn announce(&self, announcement: &Announcement) -> Result<AnnouncementReport, AnnouncementError> {
-        let hub = self.fleet.hub_named(&announcement.hub);
+    pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, ApiError> {
+        let AnnouncerState { fleet, acts, turn } = &*self.0;
+        let _permit = acts.take()?;
+        let hub = fleet.hub_named(&announcement.hub);
         if hub.here().is_some_and(|hub| hub.settings().kind == EndpointKind::Raw) {
-            return Err(AnnouncementError::RawEndpoint);
+            let problem = "is a raw endpoint: its clients use no hub protocol, so they have no methods";
+            return Err(ApiError::field("hub", problem));
         }
-        let payloads = Payloads::invocation(None, &announcement.target, &announcement.arguments)?;
+        let payloads = Payloads::invocation(None, &announcement.target, &announcement.arguments)
+            .map_err(|error| ApiError::field("arguments", format!("can't be written in a hub protocol: {error}")))?;
         let message = to_clients(announcement.to.clone(), payloads, Vec::new());
-        let set = set_of(&announcement.to).filter(|set| self.fleet.history_of(&hub, set).is_some());
-        let turn = self.turn.lock().await;
+        let set = set_of(&announcement.to).filter(|set| fleet.history_of(&hub, set).is_some());
+        let turn = turn.lock().await;
         let delivery = match set {
             Some(set) => {
-                let appending = self.fleet.request_record(&hub, append(&set, None, &message));
+                let appending = fleet.request_record(&hub, append(&set, None, &message));
                 drop(turn);
-                appended(&set, appending.await).map_err(|error| AnnouncementError::Record(error.to_string()))?
+                appended(&set, appending.await)
+                    .map_err(|error| ApiError::new(StatusCode::CONFLICT, error.to_string()))?
             }
             None => {
-                let delivery = self.fleet.begin_delivery(&hub, message).await;
+                let delivery = fleet.begin_delivery(&hub, message).await;
                 drop(turn);
                 delivery.await
             }
@@ -119,14 +92,13 @@ impl AnnouncerState {
         let FleetDelivery { nodes, missing, clients, is_known, .. } = delivery;
         // A node without an answer may have the hub.
         if !is_known && missing.is_empty() {
-            return Err(AnnouncementError::UnknownHub);
+            return Err(ApiError::unknown_hub(Some(&announcement.hub)));
         }
         if let (Addressee::Connection(id), 0, true) = (&announcement.to, clients, missing.is_empty()) {
-            return Err(AnnouncementError::UnknownClient(id.clone()));
+            return Err(ApiError::unknown_client(id));
         }
         let (hub, method) = (&announcement.hub, &announcement.target);
-        let silent = (!missing.is_empty()).then(|| missing.join(", "));
-        info!(hub, method, clients, nodes, missing = silent, "announcement of an operator sent");
+        info!(hub, method, clients, nodes, missing = silent(&missing), "announcement of an operator sent");
         Ok(AnnouncementReport { nodes, missing, clients })
     }
 }

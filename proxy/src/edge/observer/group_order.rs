@@ -5,10 +5,13 @@
 //!                                                 └─► nodes with the client or the user ─► ack of each
 //! ```
 
+use axum::http::StatusCode;
 use serde::Serialize;
 use tracing::info;
 use trunkline_protocol::service::AckStatus;
 
+use super::act::{ActLimit, hub_of_order};
+use super::api_error::ApiError;
 use crate::edge::rest::{Addressee, join_order, leave_order};
 use crate::fleet::{Fleet, FleetAnswer, FleetEntry};
 
@@ -37,44 +40,29 @@ pub(crate) struct GroupReport {
     pub(crate) missing: Vec<String>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GroupOrderError {
-    #[error("no reachable node has this hub")]
-    UnknownHub,
-    #[error("no reachable node has this client connection")]
-    UnknownClient(String),
-    #[error("no reachable node has a connection of this user at this hub")]
-    UnknownUser,
-    #[error("has {0} bytes, but at most {1} are allowed: see --group-name-max-bytes")]
-    NameTooLong(usize, usize),
-    #[error("these nodes gave no answer: {}", .0.join(", "))]
-    NoAnswer(Vec<String>),
-    #[error("refused: {0}")]
-    Refused(String),
-}
-
 /// Changes groups for operators; clones share the fleet.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupEditor {
     fleet: FleetEntry,
     name_max_bytes: usize,
+    acts: ActLimit,
 }
 
 impl GroupEditor {
     pub(super) fn new(fleet: &Fleet, name_max_bytes: usize) -> Self {
-        Self { fleet: FleetEntry::from_fleet(fleet), name_max_bytes }
+        Self { fleet: FleetEntry::from_fleet(fleet), name_max_bytes, acts: ActLimit::new("changes of groups") }
     }
 
     /// Adds a client or the connections of a user to a group, or removes them, at all nodes. Fails if no answering node
     /// has the client, or if a node refuses or gives no answer.
-    pub(crate) async fn change(&self, order: GroupOrder) -> Result<GroupReport, GroupOrderError> {
-        if order.group.len() > self.name_max_bytes {
-            return Err(GroupOrderError::NameTooLong(order.group.len(), self.name_max_bytes));
+    pub(crate) async fn change(&self, order: GroupOrder) -> Result<GroupReport, ApiError> {
+        let _permit = self.acts.take()?;
+        let (bytes, most) = (order.group.len(), self.name_max_bytes);
+        if bytes > most {
+            let problem = format!("has {bytes} bytes, but at most {most} are allowed: see --group-name-max-bytes");
+            return Err(ApiError::field("group", problem));
         }
-        let hub = self.fleet.hub_named(&order.hub);
-        if hub.here().is_none() && !self.fleet.has_others() {
-            return Err(GroupOrderError::UnknownHub);
-        }
+        let hub = hub_of_order(&self.fleet, &order.hub)?;
         let message = match order.step {
             GroupStep::Join => join_order(&order.subject, order.group.clone()),
             GroupStep::Leave => leave_order(&order.subject, order.group.clone()),
@@ -84,10 +72,19 @@ impl GroupEditor {
             // Leaving also ends memberships of a user without connections.
             (AckStatus::Ok, _) => {}
             (AckStatus::NotFound, Addressee::User(_)) if order.step == GroupStep::Leave => {}
-            (AckStatus::NotFound, Addressee::User(_)) => return Err(GroupOrderError::UnknownUser),
-            (AckStatus::NotFound, Addressee::Connection(id)) => return Err(GroupOrderError::UnknownClient(id)),
-            (AckStatus::Timeout, _) => return Err(GroupOrderError::NoAnswer(missing)),
-            _ => return Err(GroupOrderError::Refused(ack.message.unwrap_or_default().to_string())),
+            (AckStatus::NotFound, Addressee::User(_)) => {
+                let text = "no reachable node has a connection of this user at this hub";
+                return Err(ApiError::new(StatusCode::NOT_FOUND, text));
+            }
+            (AckStatus::NotFound, Addressee::Connection(id)) => return Err(ApiError::unknown_client(&id)),
+            (AckStatus::Timeout, _) => {
+                let text = format!("these nodes gave no answer: {}", missing.join(", "));
+                return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
+            }
+            _ => {
+                let text = format!("refused: {}", ack.message.unwrap_or_default());
+                return Err(ApiError::new(StatusCode::CONFLICT, text));
+            }
         }
         let (hub, group, step) = (order.hub, order.group, order.step);
         info!(hub, group, ?step, "group changed by an operator");

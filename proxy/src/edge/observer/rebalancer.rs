@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use trunkline_protocol::id::random_bytes;
 
+use super::api_error::ApiError;
 use super::node_inspector::NodeInspector;
 use super::peer;
 use super::peer::{FRESH_TIMEOUT, Peers};
@@ -49,19 +51,6 @@ pub(crate) struct RebalanceRequest {
     pub(crate) per_second: u64,
     /// Whether to plan only.
     pub(crate) is_dry_run: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RebalanceError {
-    #[error(
-        "a rebalance is already running, at {}: stop it by DELETE /api/rebalance, or by Ctrl-C where it was started",
-        .0.node
-    )]
-    Running(Box<RebalanceReport>),
-    #[error("{0}")]
-    Node(String),
-    #[error("this node is stopping")]
-    Stopping,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -94,11 +83,8 @@ impl Rebalancer {
 
     /// Starts or, for a dry run, only plans a rebalance; returns its plan. Fails if another rebalance is running in the
     /// fleet, or the goal is unreachable.
-    pub(crate) async fn begin_rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
-        let parts = self.0.clone();
-        // Runs in its own task: a disconnecting caller can't leave a registered rebalance that never runs.
-        let beginning = tokio::spawn(async move { parts.begin_rebalance(request).await });
-        beginning.await.unwrap_or(Err(RebalanceError::Stopping))
+    pub(crate) async fn begin_rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, ApiError> {
+        self.0.clone().begin_rebalance(request).await
     }
 
     /// Progress of this node's rebalance; idle if there was none.
@@ -140,11 +126,12 @@ impl Rebalancer {
 }
 
 impl RebalancerParts {
-    async fn begin_rebalance(self: Arc<Self>, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
+    async fn begin_rebalance(self: Arc<Self>, request: RebalanceRequest) -> Result<RebalanceReport, ApiError> {
         let fleet = peer::gather_fleet(&self.node, &self.peers, Freshness::Asked).await;
         let (loads, missing, goal) = (loads(&fleet), missing_nodes(&fleet), request.goal);
         let unknown = unknown(&missing);
-        let plan = RebalancePlan::new(goal.clone(), request.per_second, &loads).map_err(RebalanceError::Node)?;
+        let plan = RebalancePlan::new(goal.clone(), request.per_second, &loads);
+        let plan = plan.map_err(|problem| ApiError::field("node", problem))?;
         let report = RebalanceReport {
             id: format!("{:016x}", u64::from_ne_bytes(random_bytes())),
             node: self.shared.settings.node.clone(),
@@ -159,11 +146,11 @@ impl RebalancerParts {
             return Ok(report);
         }
         // Registers before querying other nodes: two rebalances that start together see each other, and neither runs.
-        let stop = self.board.claim(report.clone()).map_err(RebalanceError::Running)?;
+        let stop = self.board.claim(report.clone()).map_err(|other| running(&other))?;
         let others = self.of_others().await;
         if let Some(other) = others.into_iter().find(|report| report.state == RebalanceState::Running) {
             self.board.withdraw();
-            return Err(RebalanceError::Running(Box::new(other)));
+            return Err(running(&other));
         }
         told("begun", &report);
         let id = report.id.clone();
@@ -256,6 +243,12 @@ impl RebalancerParts {
     async fn of_others(&self) -> Vec<RebalanceReport> {
         self.peers.gather(&PeerRequest::get("/api/rebalance?scope=node")).await.0
     }
+}
+
+/// Refusal of a second rebalance.
+fn running(other: &RebalanceReport) -> ApiError {
+    let stop = "stop it by DELETE /api/rebalance, or by Ctrl-C where it was started";
+    ApiError::new(StatusCode::CONFLICT, format!("a rebalance is already running, at {}: {stop}", other.node))
 }
 
 /// Loads of the nodes that accept clients and have reported numbers.

@@ -3,11 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use trunkline_protocol::service::{RecordAct, RecordRefusal, RecordReply, RecordRequest, RecordedSet};
 
+use super::act::{ActLimit, hub_of_order};
+use super::api_error::ApiError;
 use super::list_page::ListPage;
 use crate::engine::upstream::HubIndex;
 use crate::features::message_log::RecordSummary;
@@ -73,30 +76,23 @@ pub struct RecordReport {
     pub missing: Vec<String>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RecordOrderError {
-    #[error("no reachable node has this hub")]
-    UnknownHub,
-    #[error("there is no such record")]
-    UnknownRecord,
-    #[error("refused: {0}")]
-    Refused(String),
-}
-
 /// Lists and changes records for operators; clones share the fleet.
 #[derive(Debug, Clone)]
-pub(crate) struct RecordEditor(Fleet);
+pub(crate) struct RecordEditor {
+    fleet: Fleet,
+    acts: ActLimit,
+}
 
 impl RecordEditor {
     pub(super) fn new(fleet: &Fleet) -> Self {
-        Self(fleet.clone())
+        Self { fleet: fleet.clone(), acts: ActLimit::new("changes of records") }
     }
 
     /// Lists the largest records of a hub at all nodes.
     pub(crate) async fn list(&self, hub: &str) -> ListPage<RecordRow> {
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("hub", hub).finish();
         let request = PeerRequest::get(format!("/api/records?scope=node&{query}"));
-        let others = self.0.request_all(&request, ANSWER_TIMEOUT);
+        let others = self.fleet.request_all(&request, ANSWER_TIMEOUT);
         let (own, others) = tokio::join!(self.list_here(hub), others);
         let (others, _) = parts_of::<ListPage<RecordRow>>(others);
         merge(std::iter::once(own).chain(others))
@@ -104,8 +100,8 @@ impl RecordEditor {
 
     /// Lists the largest records of this node, and the records that clients of this node follow.
     pub(crate) async fn list_here(&self, hub: &str) -> ListPage<RecordRow> {
-        let (hub, shared) = (FleetEntry::from_fleet(&self.0).hub_named(hub), self.0.shared());
-        let (total, records) = self.0.records().list(hub.key(), RECORDS_MAX);
+        let (hub, shared) = (FleetEntry::from_fleet(&self.fleet).hub_named(hub), self.fleet.shared());
+        let (total, records) = self.fleet.records().list(hub.key(), RECORDS_MAX);
         let mut items: Vec<_> =
             records.into_iter().map(|record| RecordRow::new(record, &shared.settings.node)).collect();
         if let Some(index) = hub.here().map(|hub| hub.index()) {
@@ -115,7 +111,7 @@ impl RecordEditor {
     }
 
     async fn followed(&self, hub: HubIndex) -> Vec<RecordRow> {
-        let shards = self.0.shared().shards().iter();
+        let shards = self.fleet.shared().shards().iter();
         let counts =
             shards.map(|shard| shard.inspect(move |state| state.core.followers.count_followers(hub, RECORDS_MAX)));
         let counts = join_all(counts).await.into_iter().flatten().flatten();
@@ -129,18 +125,19 @@ impl RecordEditor {
     }
 
     /// Ends or deletes a record, with or without a rule for it. Fails without a record, or if its node refuses.
-    pub(crate) async fn change(&self, order: RecordOrder) -> Result<RecordReport, RecordOrderError> {
-        let fleet = FleetEntry::from_fleet(&self.0);
-        let hub = fleet.hub_named(&order.hub);
-        if hub.here().is_none() && !fleet.has_others() {
-            return Err(RecordOrderError::UnknownHub);
-        }
+    pub(crate) async fn change(&self, order: RecordOrder) -> Result<RecordReport, ApiError> {
+        let (_permit, fleet) = (self.acts.take()?, FleetEntry::from_fleet(&self.fleet));
+        let hub = hub_of_order(&fleet, &order.hub)?;
         let request = RecordRequest { set: order.set, act: order.act, ..RecordRequest::default() };
         let RecordReply { refused, problem, position, missing, .. } = fleet.request_record(&hub, request).await;
         match refused {
             None => {}
-            Some(RecordRefusal::Missing) => return Err(RecordOrderError::UnknownRecord),
-            Some(_) => return Err(RecordOrderError::Refused(problem.to_string())),
+            Some(RecordRefusal::Missing) => {
+                return Err(ApiError::new(StatusCode::NOT_FOUND, "there is no such record"));
+            }
+            Some(_) => {
+                return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("refused: {problem}")));
+            }
         }
         info!(hub = order.hub, act = ?order.act, "record changed by an operator");
         Ok(RecordReport { position: position.to_string(), missing: missing.iter().map(ToString::to_string).collect() })

@@ -10,23 +10,22 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tracing::info;
 use trunkline_protocol::fleet::SharedRevocation;
 
+use super::act::{ActLimit, silent};
+use super::api_error::ApiError;
 use super::node_inspector::NodeInspector;
 use super::peer::Peers;
-use crate::features::admission::{RevocationRefused, Revocations};
+use crate::features::admission::Revocations;
 use crate::fleet::PeerRequest;
 use crate::ground::clock::{unix_ms, unix_seconds};
 
 /// Path of requests between nodes.
 pub(crate) const REVOKE_OWN_PATH: &str = "/api/revocations/own";
-
-/// Maximum number of concurrent revocations. A silent node delays one by some seconds.
-const UNDER_WAY_MAX: usize = 32;
 
 /// Revocation of access tokens, in the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,16 +83,6 @@ pub struct RevocationList {
     pub total: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RevocationError {
-    #[error(transparent)]
-    Refused(#[from] RevocationRefused),
-    #[error("{UNDER_WAY_MAX} revocations are in progress, which is the limit")]
-    TooMany,
-    #[error("this node is stopping")]
-    Stopping,
-}
-
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RevokedAnswer {
     pub(crate) clients: u64,
@@ -130,30 +119,24 @@ struct RevokerState {
     revocations: Arc<Revocations>,
     node: Arc<NodeInspector>,
     peers: Arc<Peers>,
-    under_way: Arc<Semaphore>,
+    acts: ActLimit,
 }
 
 impl Revoker {
     pub(super) fn new(revocations: Arc<Revocations>, node: Arc<NodeInspector>, peers: Arc<Peers>) -> Self {
-        let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        Self(Arc::new(RevokerState { revocations, node, peers, under_way }))
+        Self(Arc::new(RevokerState { revocations, node, peers, acts: ActLimit::new("revocations") }))
     }
 
     /// Revokes access tokens at all nodes. Fails if no node has revoked them.
-    pub(crate) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
-        let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| RevocationError::TooMany)?;
-        let revoker = self.0.clone();
-        // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
-        let revoking = tokio::spawn(async move {
-            let _permit = permit;
-            revoker.revoke(order).await
-        });
-        revoking.await.unwrap_or(Err(RevocationError::Stopping))
+    pub(crate) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, ApiError> {
+        let _permit = self.0.acts.take()?;
+        self.0.revoke(order).await
     }
 
     /// Revokes access tokens at this node, for another node.
-    pub(crate) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
-        self.0.revoke_own(order).await
+    pub(crate) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, ApiError> {
+        self.0.store(&order.tokens)?;
+        Ok(RevokedAnswer { clients: self.0.close_revoked(order).await })
     }
 
     /// Lists the newest revocations of this node, optionally of one user.
@@ -166,9 +149,9 @@ impl Revoker {
 }
 
 impl RevokerState {
-    async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
+    async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, ApiError> {
         let order = RevocationOrder { closed_ms: unix_ms(), ..order };
-        self.revocations.revoke(&order.tokens.told(), unix_seconds())?;
+        self.store(&order.tokens)?;
         // To all peers, including peers that link later.
         self.peers.fleet.spread_revocation(&order.tokens.told());
         let request = PeerRequest::post(REVOKE_OWN_PATH, json!(order).to_string().into());
@@ -181,24 +164,15 @@ impl RevokerState {
             RevocationReport { tokens: order.tokens, nodes: 1 + others.len() as u64, missing, clients, stored };
         let RevocationReport { tokens, nodes, missing, clients, stored } = &report;
         let RevokedTokens { user, audience, app, issued_before, .. } = tokens;
-        let silent = (!missing.is_empty()).then(|| missing.join(", "));
-        info!(
-            user,
-            audience,
-            app,
-            issued_before,
-            clients,
-            nodes,
-            missing = silent,
-            stored,
-            "access tokens revoked by an operator"
-        );
+        let missing = silent(missing);
+        let text = "access tokens revoked by an operator";
+        info!(user, audience, app, issued_before, clients, nodes, missing, stored, "{text}");
         Ok(report)
     }
 
-    async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
-        self.revocations.revoke(&order.tokens.told(), unix_seconds())?;
-        Ok(RevokedAnswer { clients: self.close_revoked(order).await })
+    fn store(&self, tokens: &RevokedTokens) -> Result<(), ApiError> {
+        let refused = self.revocations.revoke(&tokens.told(), unix_seconds());
+        refused.map_err(|refused| ApiError::new(StatusCode::CONFLICT, refused.to_string()))
     }
 
     /// Closes the user's connections here if the order requests it.

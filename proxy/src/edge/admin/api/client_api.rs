@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use trunkline_protocol::id::ID_CHARS;
 
-use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
+use crate::edge::observer::ApiError;
 use crate::edge::observer::{ClientFilter, ClientSummary, ListPage, NameKind, NamePage};
 
 /// Maximum length of a close reason.

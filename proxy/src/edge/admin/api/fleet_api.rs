@@ -16,10 +16,10 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{QueryParameters, Scope};
 use crate::edge::admin::session::{AdmittedCaller, SessionEnd};
+use crate::edge::observer::ApiError;
 use crate::edge::observer::{FleetSnapshot, Freshness, STREAMS_MAX};
 
 pub(super) async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Result<Response, ApiError> {

@@ -25,10 +25,10 @@ use tokio::time::timeout;
 use super::client_api::check_id;
 use super::fleet_api::{event, no_permit, over, too_many};
 use crate::edge::admin::access::Access;
-use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{NAME_MAX_CHARS, QueryParameters, Scope};
 use crate::edge::admin::session::{AdmittedCaller, SessionEnd};
+use crate::edge::observer::ApiError;
 use crate::edge::observer::{
     PayloadView, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, WatchChoice, WatchError, WatchLines, json_line,
 };

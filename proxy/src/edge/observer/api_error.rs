@@ -4,6 +4,7 @@ use std::fmt;
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -12,8 +13,11 @@ use trunkline_protocol::id::ID_CHARS;
 /// Maximum characters of an unknown hub's name in an error.
 const HUB_MAX_CHARS: usize = 100;
 
-#[derive(Debug)]
-pub(super) struct ApiError {
+/// Suggested wait of a busy node, in seconds.
+const RETRY_S: u16 = 1;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ApiError {
     status: StatusCode,
     text: String,
     field: Option<String>,
@@ -21,18 +25,18 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), field: None, header: None }
     }
 
     /// Error of one field; the text is worded to follow its name.
-    pub(super) fn field(field: &str, problem: impl fmt::Display) -> Self {
+    pub(crate) fn field(field: &str, problem: impl fmt::Display) -> Self {
         let text = format!("{field} {problem}");
         Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, text) }
     }
 
     /// Error of a body that is too large or incomplete.
-    pub(super) fn unread_body(rejection: &BytesRejection, max_bytes: usize) -> Self {
+    pub(crate) fn unread_body(rejection: &BytesRejection, max_bytes: usize) -> Self {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 let problem = format!("is too large: at most {max_bytes} bytes are allowed");
@@ -42,31 +46,36 @@ impl ApiError {
         }
     }
 
-    pub(super) fn stopping() -> Self {
+    /// Error of a request above a limit that a later one may be within.
+    pub(crate) fn busy(text: String) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, text).with_header(RETRY_AFTER, HeaderValue::from(RETRY_S))
+    }
+
+    pub(crate) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping")
     }
 
-    pub(super) fn unknown_client(id: &str) -> Self {
+    pub(crate) fn unknown_client(id: &str) -> Self {
         let shown: String = id.chars().take(ID_CHARS).collect();
         Self::new(StatusCode::NOT_FOUND, format!("no reachable node has a client connection {shown:?}"))
     }
 
-    pub(super) fn unknown_hub(hub: Option<&str>) -> Self {
+    pub(crate) fn unknown_hub(hub: Option<&str>) -> Self {
         let shown: String = hub.unwrap_or_default().chars().take(HUB_MAX_CHARS).collect();
         Self::new(StatusCode::NOT_FOUND, format!("no reachable node has a hub {shown:?}"))
     }
 
     #[must_use]
-    pub(super) fn with_status(self, status: StatusCode) -> Self {
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
     #[must_use]
-    pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some((name, value)), ..self }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 }
