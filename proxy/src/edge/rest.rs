@@ -54,7 +54,7 @@ use rest_error::RestError;
 
 pub(crate) use addressee::{Addressee, join_order, leave_order, to_clients};
 pub(crate) use listed_part::{ListedPart, PART_PATH, PartQuestion};
-pub(crate) use record_order::{append, appended, set_of};
+pub(crate) use record_order::{begin_send, set_of};
 
 /// Path where load balancers and SDKs check the data plane.
 const HEALTH_PATH: &str = "/api/health";

@@ -19,7 +19,7 @@ use trunkline_protocol::service::Payloads;
 
 use super::act::{ActLimit, silent};
 use super::api_error::ApiError;
-use crate::edge::rest::{Addressee, append, appended, set_of, to_clients};
+use crate::edge::rest::{Addressee, begin_send, to_clients};
 use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
 
 #[derive(Debug)]
@@ -74,21 +74,10 @@ impl Announcer {
         let payloads = Payloads::invocation(None, &announcement.target, &announcement.arguments)
             .map_err(|error| ApiError::field("arguments", format!("can't be written in a hub protocol: {error}")))?;
         let message = to_clients(announcement.to.clone(), payloads, Vec::new());
-        let set = set_of(&announcement.to).filter(|set| fleet.history_of(&hub, set).is_some());
         let turn = turn.lock().await;
-        let delivery = match set {
-            Some(set) => {
-                let appending = fleet.request_record(&hub, append(&set, None, &message));
-                drop(turn);
-                appended(&set, appending.await)
-                    .map_err(|error| ApiError::new(StatusCode::CONFLICT, error.to_string()))?
-            }
-            None => {
-                let delivery = fleet.begin_delivery(&hub, message).await;
-                drop(turn);
-                delivery.await
-            }
-        };
+        let delivery = begin_send(fleet, &hub, &announcement.to, None, message).await;
+        drop(turn);
+        let delivery = delivery.await.map_err(|error| ApiError::new(StatusCode::CONFLICT, error.to_string()))?;
         let FleetDelivery { nodes, missing, clients, is_known, .. } = delivery;
         // A node without an answer may have the hub.
         if !is_known && missing.is_empty() {

@@ -1,6 +1,5 @@
 //! Execution of one operation: messages and queries to the fleet, and the response.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use super::lister::Lister;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{HubOperation, Operation};
 use super::query::RestQuery;
-use super::record_order::{accepted, append, appended, page_answer, send_id, set_of};
+use super::record_order::{SendDelivery, accepted, begin_send, page_answer, record_of, send_id};
 use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
 use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
@@ -121,7 +120,7 @@ impl Execution {
             Operation::CompleteStream { connection, stream } => {
                 let end = end_of_stream(&stream, self.query.reason()?)?;
                 self.check_methods(&hub)?;
-                Ok(delivered(self.deliver(&hub, Addressee::Connection(connection), end).await))
+                Ok(delivered(self.deliver(&hub, Addressee::Connection(connection), end, None).await?))
             }
             Operation::Refresh { connection } => self.refresh(&hub, connection).await,
             Operation::RefreshAuth => self.refresh_auth(&hub).await,
@@ -222,22 +221,19 @@ impl Execution {
         self.check_methods(hub)?;
         let payloads = self.in_turn(hub, || read_message(&self.head.headers, &self.body)).await?;
         let id = send_id(&self.head.headers)?;
-        Ok(delivered(self.deliver_recorded(hub, to, payloads, id.as_ref()).await?))
+        Ok(delivered(self.deliver(hub, to, payloads, id.as_ref()).await?))
     }
 
     /// Delivers a message, and records it if its group or user is recorded.
-    async fn deliver_recorded(
+    async fn deliver(
         &self,
         hub: &NamedHub,
         to: Addressee,
         payloads: Payloads,
         id: Option<&ByteString>,
     ) -> Result<FleetDelivery, RestError> {
-        let Some(set) = set_of(&to).filter(|set| self.fleet.history_of(hub, set).is_some()) else {
-            return Ok(self.deliver(hub, to, payloads).await);
-        };
-        let send = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
-        appended(&set, self.fleet.request_record(hub, append(&set, id, &send)).await)
+        let send = to_clients(to.clone(), payloads, self.query.excluded().map(Into::into).collect());
+        begin_send(&self.fleet, hub, &to, id, send).await.await
     }
 
     /// Reads or ends a record.
@@ -256,20 +252,15 @@ impl Execution {
         Ok(with_missing(StatusCode::NO_CONTENT.into_response(), &missing))
     }
 
-    async fn deliver(&self, hub: &NamedHub, to: Addressee, payloads: Payloads) -> FleetDelivery {
-        let message = to_clients(to, payloads, self.query.excluded().map(Into::into).collect());
-        self.fleet.begin_delivery(hub, message).await.await
-    }
-
     async fn send_item(&self, hub: &NamedHub, connection: &str, stream: &str) -> Result<Response, RestError> {
         self.check_methods(hub)?;
         let is_last = self.query.is_completed()?;
         let item = self.in_turn(hub, || read_item(&self.head.headers, &self.body, stream)).await?;
         let to = || Addressee::Connection(connection.to_owned());
-        let sent = self.deliver(hub, to(), item).await;
+        let sent = self.deliver(hub, to(), item, None).await?;
         // A client that missed the item must not see a successful end of the stream.
         if is_last && sent.missing.is_empty() {
-            return Ok(delivered(self.deliver(hub, to(), end_of_stream(stream, None)?).await));
+            return Ok(delivered(self.deliver(hub, to(), end_of_stream(stream, None)?, None).await?));
         }
         Ok(delivered(sent))
     }
@@ -294,7 +285,7 @@ impl Execution {
         for command in commands {
             let answer = match command {
                 Command::SendMessage(call) => {
-                    let sent = self.deliver_recorded(hub, whom.clone(), call.payloads(None)?, None).await?;
+                    let sent = self.deliver(hub, whom.clone(), call.payloads(None)?, None).await?;
                     missing.extend(sent.missing);
                     continue;
                 }
@@ -352,28 +343,18 @@ impl Execution {
         Ok((status, Json(json!({ "results": results }))).into_response())
     }
 
-    async fn begin_message(
-        &self,
-        hub: &NamedHub,
-        message: BatchMessage,
-        id: Option<&ByteString>,
-    ) -> Vec<TargetDelivery> {
-        let mut deliveries: Vec<TargetDelivery> = Vec::with_capacity(message.targets.len());
+    async fn begin_message(&self, hub: &NamedHub, message: BatchMessage, id: Option<&ByteString>) -> Vec<SendDelivery> {
+        let mut deliveries = Vec::with_capacity(message.targets.len());
         for (target, filter) in message.targets {
             // In each record the message has a place of its own, also for members of an earlier target.
-            if let Some(set) = set_of(&target).filter(|set| self.fleet.history_of(hub, set).is_some()) {
-                let send = to_clients(target, message.payloads.clone(), message.excluded.clone());
-                let reply = self.fleet.request_record(hub, append(&set, id, &send));
-                deliveries.push(Box::pin(async move { appended(&set, reply.await) }));
-                continue;
-            }
-            let send = to_clients(target, message.payloads.clone(), Vec::new());
-            let send = match filter {
+            let is_recorded = record_of(&self.fleet, hub, &target).is_some();
+            let excluded = if is_recorded { message.excluded.clone() } else { Vec::new() };
+            let send = to_clients(target.clone(), message.payloads.clone(), excluded);
+            let send = match filter.filter(|_| !is_recorded) {
                 Some(filter) => filtered(&filter, &send),
                 None => send,
             };
-            let delivery = self.fleet.begin_delivery(hub, send).await;
-            deliveries.push(Box::pin(async move { Ok(delivery.await) }));
+            deliveries.push(begin_send(&self.fleet, hub, &target, id, send).await);
         }
         deliveries
     }
@@ -491,9 +472,6 @@ impl Execution {
         }
     }
 }
-
-/// Delivery to one target of a batch.
-type TargetDelivery = Pin<Box<dyn Future<Output = Result<FleetDelivery, RestError>> + Send>>;
 
 type ClaimList = Vec<(ByteString, ByteString)>;
 

@@ -1,5 +1,7 @@
 //! Sends to recorded groups and users, and requests about their records.
 
+use std::pin::Pin;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use bytestring::ByteString;
@@ -14,7 +16,7 @@ use trunkline_protocol::service::{
 use super::addressee::Addressee;
 use super::rest_error::RestError;
 use crate::engine::shard::recorded_json;
-use crate::fleet::FleetDelivery;
+use crate::fleet::{FleetDelivery, FleetEntry, NamedHub};
 
 /// Header with the id of a send, which is recorded once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -36,13 +38,34 @@ pub(super) fn send_id(headers: &HeaderMap) -> Result<Option<ByteString>, RestErr
     id.map(|id| Some(id.into())).ok_or_else(|| RestError::bad_value("Idempotency-Key", problem()))
 }
 
-pub(crate) fn append(set: &RecordedSet, id: Option<&ByteString>, send: &ServiceMessage) -> RecordRequest {
-    let (set, body) = (set.clone(), send.to_body());
-    RecordRequest { set, act: RecordAct::Append, id: id.cloned(), body, ..RecordRequest::default() }
+/// Delivery of a send, which ends when all nodes have answered.
+pub(crate) type SendDelivery = Pin<Box<dyn Future<Output = Result<FleetDelivery, RestError>> + Send>>;
+
+/// Begins a send, in the order of the calls: to the record of its group or user, if that is recorded.
+pub(crate) async fn begin_send(
+    fleet: &FleetEntry,
+    hub: &NamedHub,
+    to: &Addressee,
+    id: Option<&ByteString>,
+    send: ServiceMessage,
+) -> SendDelivery {
+    let Some(set) = record_of(fleet, hub, to) else {
+        let delivery = fleet.begin_delivery(hub, send).await;
+        return Box::pin(async move { Ok(delivery.await) });
+    };
+    let (act, id, body) = (RecordAct::Append, id.cloned(), send.to_body());
+    let request = RecordRequest { set: set.clone(), act, id, body, ..RecordRequest::default() };
+    let reply = fleet.request_record(hub, request);
+    Box::pin(async move { appended(&set, reply.await) })
+}
+
+/// Group or user of a send, if recorded.
+pub(super) fn record_of(fleet: &FleetEntry, hub: &NamedHub, to: &Addressee) -> Option<RecordedSet> {
+    set_of(to).filter(|set| fleet.history_of(hub, set).is_some())
 }
 
 /// Outcome of an append. Fails if the record refused the message.
-pub(crate) fn appended(set: &RecordedSet, reply: RecordReply) -> Result<FleetDelivery, RestError> {
+fn appended(set: &RecordedSet, reply: RecordReply) -> Result<FleetDelivery, RestError> {
     let reply = accepted(reply)?;
     let kind = if set.is_user { "users" } else { "groups" };
     Ok(FleetDelivery {
