@@ -44,6 +44,6 @@ pub mod parts;
 pub use engine::transport::websocket;
 pub use engine::upstream::{BackEndState, MemoryDialler, MemoryLink};
 pub use ground::auth::AdminToken;
-pub use ground::config::{Config, OriginError, OriginPattern, Settings};
+pub use ground::config::{Config, OriginPattern, Settings};
 pub use ground::net::resolver::Resolver;
 pub use node::{AppListener, Embedded, Node};

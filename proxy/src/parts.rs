@@ -14,11 +14,11 @@ pub use crate::features::admission::host_of_url;
 pub use crate::features::store::check_nats;
 pub use crate::features::watch::HubTimes;
 pub use crate::fleet::MemberState;
-pub use crate::ground::auth::jwks::{JwksError, JwksSourceError};
+pub use crate::ground::auth::jwks::JwksError;
 pub use crate::ground::auth::key::KeyError;
 pub use crate::ground::auth::{
-    AccessSettings, AccessTables, AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, Issuer, JwksSource,
-    TokenPolicy, VerifyingKey,
+    AccessSettings, AccessTables, AdminTokenInForce, AppKey, AppKeySetError, Issuer, JwksSource, TokenPolicy,
+    VerifyingKey,
 };
 pub use crate::ground::clock::unix_seconds;
 pub use crate::ground::condition::{CatalogueEntry, Severity, condition_entries};
@@ -27,14 +27,13 @@ pub use crate::ground::config::OtlpSettings;
 #[cfg(feature = "tls")]
 pub use crate::ground::config::TlsListener;
 pub use crate::ground::config::{
-    AdminSettings, AdminTokenSource, AmbiguousHeaders, ConditionReceiver, ConnectItem, ConnectItemError,
-    DEFAULT_FOLLOW_METHOD, DrainSettings, FleetSettings, FrontendLimits, GivenKeys, GroupLimits, HistorySettings,
-    HostPattern, HostRules, HttpTransportSettings, LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels,
-    MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NatsCredentials, NatsServer, NatsSettings, NetworkError, OptionGroup,
-    OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
-    RehomeSettings, RelaySettings, RestSettings, SecretFileError, SecretLine, SecretSources, TokenKeySources,
-    TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError,
-    WebhookSettings, WebhookTableError, check_nats_prefix, random_node_name,
+    AdminSettings, AdminTokenSource, ConditionReceiver, ConnectItem, DEFAULT_FOLLOW_METHOD, DrainSettings,
+    FleetSettings, FrontendLimits, GivenKeys, GroupLimits, HistorySettings, HostPattern, HostRules,
+    HttpTransportSettings, LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
+    NatsCredentials, NatsServer, NatsSettings, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix,
+    PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings, SecretFileError, SecretLine,
+    SecretSources, TokenKeySources, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule,
+    WebhookSecret, WebhookSettings, check_nats_prefix, random_node_name,
 };
 pub use crate::ground::net::address::{Address, is_loopback_host, shown_url};
 pub use crate::ground::net::connector::Connector;
@@ -46,7 +45,7 @@ pub use crate::ground::net::tls::{
     CertificateFault, ClientTls, IdentityFiles, TlsError, TlsProbeError, TlsSeen, probe_tls,
 };
 pub use crate::ground::routing::{
-    NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, WebhookHeader, WebhookHeaderError, nearest,
+    NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, WebhookHeader, nearest,
 };
 pub use crate::ground::telemetry::SamplingTerms;
 pub use crate::node::{Heartbeat, InheritedSockets, StartError};

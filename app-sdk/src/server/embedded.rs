@@ -18,7 +18,7 @@ use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use trunkline_proxy::{AdminToken, Embedded, MemoryDialler, MemoryLink, OriginError, OriginPattern, Settings};
+use trunkline_proxy::{AdminToken, Embedded, MemoryDialler, MemoryLink, OriginPattern, Settings};
 
 use super::access::Access;
 use super::server_core::{ReadyServer, ServerCore};
@@ -77,7 +77,7 @@ fn listen(
 }
 
 fn origin(text: String) -> Result<OriginPattern, BuildError> {
-    text.parse().map_err(|problem: OriginError| BuildError::Origin { origin: text, problem: problem.to_string() })
+    text.parse().map_err(|problem: &str| BuildError::Origin { origin: text, problem: problem.to_owned() })
 }
 
 impl MemoryDialler for EmbeddedDialler {

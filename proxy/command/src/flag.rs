@@ -19,11 +19,14 @@ mod token_args;
 pub(super) mod value_parser;
 mod webhook_args;
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use anyhow::anyhow;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use trunkline_proxy::parts::{AmbiguousHeaders, NetworkError, TrustedHeader, TrustedHeaders, TrustedNetworks};
+use trunkline_proxy::parts::{TrustedHeader, shown_url};
 
 use crate::logging::LogFormat;
 
@@ -93,20 +96,14 @@ pub(crate) struct TrustArgs {
     pub trust_headers: Vec<TrustedHeader>,
 }
 
-impl TryFrom<&TrustArgs> for TrustedNetworks {
-    type Error = NetworkError;
-
-    fn try_from(args: &TrustArgs) -> Result<Self, NetworkError> {
-        Self::parse(args.trust.iter().map(String::as_str))
-    }
+/// Parses the value of a flag. An error names both, without secrets of a URL.
+fn parsed<T: FromStr<Err: Display>>(flag: &str, value: &str) -> anyhow::Result<T> {
+    value.parse().map_err(|problem| anyhow!("{flag} {:?} {problem}", shown_url(value)))
 }
 
-impl TryFrom<&TrustArgs> for TrustedHeaders {
-    type Error = AmbiguousHeaders;
-
-    fn try_from(args: &TrustArgs) -> Result<Self, AmbiguousHeaders> {
-        Self::new(&args.trust_headers)
-    }
+/// Parses each value of a flag.
+fn all_parsed<T: FromStr<Err: Display>>(flag: &str, values: &[String]) -> anyhow::Result<Vec<T>> {
+    values.iter().map(|value| parsed(flag, value)).collect()
 }
 
 /// Parser of header names, with a help text for each.

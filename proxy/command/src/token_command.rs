@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
@@ -120,7 +120,7 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
 fn app_key(app: &str, hubs: &[String]) -> anyhow::Result<String> {
     let parts = std::iter::once(AccessKey::random().expose().to_owned()).chain(hubs.iter().cloned());
     let line = format!("{app}={}", parts.collect::<Vec<_>>().join(";"));
-    line.parse::<AppKey>().with_context(|| format!("--app {app:?}"))?;
+    line.parse::<AppKey>().map_err(|problem| anyhow!("--app {app:?}: {problem}"))?;
     Ok(line)
 }
 

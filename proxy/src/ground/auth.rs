@@ -19,7 +19,7 @@ use trunkline_protocol::key::AccessKey;
 pub(crate) use admin_token::ADMIN_COOKIE;
 pub use admin_token::{AdminToken, AdminTokenInForce};
 pub(crate) use app_key::{APPS_MAX, HubScope};
-pub use app_key::{AppKey, AppKeyError, AppKeySetError};
+pub use app_key::{AppKey, AppKeySetError};
 pub(crate) use client_terms::{ClientTerms, SERVICE_USER_CLAIMS, StickyServer, user_in_claims};
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;

@@ -32,8 +32,8 @@ pub use history_settings::{DEFAULT_FOLLOW_METHOD, HistorySettings};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
 pub use listener_settings::{
-    AmbiguousHeaders, HttpTransportSettings, NetworkError, PathPrefix, PathPrefixError, PortSharing,
-    ProxyProtocolSettings, TrustedHeader, TrustedHeaders, TrustedNetworks,
+    HttpTransportSettings, PathPrefix, PortSharing, ProxyProtocolSettings, TrustedHeader, TrustedHeaders,
+    TrustedNetworks,
 };
 pub use nats_settings::{NatsCredentials, NatsServer, NatsSettings, check_nats_prefix};
 pub use node_config::Config;
@@ -42,15 +42,12 @@ pub use node_config::OtlpSettings;
 pub use option_group::{OptionGroup, OptionKind, OptionRow};
 pub(crate) use option_group::{OptionValue, settings};
 pub(crate) use origin_pattern::Origin;
-pub use origin_pattern::{HostPattern, HostRules, OriginError, OriginPattern};
+pub use origin_pattern::{HostPattern, HostRules, OriginPattern};
 pub use secret_source::{
-    AdminTokenSource, GivenKeys, LineCounts, SecretFileError, SecretLine, SecretSources, TokenKeySources,
-    WebhookSecret, WebhookSecretError,
+    AdminTokenSource, GivenKeys, LineCounts, SecretFileError, SecretLine, SecretSources, TokenKeySources, WebhookSecret,
 };
-pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
-pub use webhook_settings::{
-    ConnectItem, ConnectItemError, WebhookConnecting, WebhookRule, WebhookSettings, WebhookTableError,
-};
+pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate};
+pub use webhook_settings::{ConnectItem, WebhookConnecting, WebhookRule, WebhookSettings};
 
 /// Timeout of an app's client authorization. Official clients wait for 100 s, people don't.
 pub const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);

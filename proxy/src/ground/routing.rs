@@ -33,5 +33,5 @@ pub use rule_error::{TextPlace, nearest};
 pub use rule_file::{NamedFiles, RULE_TABLES, RuleFile};
 pub use ruleset::Ruleset;
 pub use sample::RuleSample;
-pub use webhook_table::{WebhookHeader, WebhookHeaderError};
+pub use webhook_table::WebhookHeader;
 pub(crate) use webhook_table::{WebhookHubSettings, WebhookTable};

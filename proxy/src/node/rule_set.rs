@@ -22,7 +22,6 @@ use crate::features::admission::Admission;
 use crate::features::webhook::{HubUser, Reported, Webhooks};
 use crate::ground::auth::AccessTables;
 use crate::ground::condition::{ConditionKind, Finding};
-use crate::ground::config::WebhookTableError;
 use crate::ground::metrics::Outcome;
 use crate::ground::net::address::Address;
 use crate::ground::net::connector::Connector;
@@ -70,7 +69,7 @@ impl RuleSet {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
         self.ensure_issuers_differ(access)?;
-        self.ensure_webhooks(&rules.webhooks)?;
+        self.ensure_webhooks(&rules.webhooks).map_err(GroupError::Webhook)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
         self.admission.signing_keys.set_rules(&access.app_keys)?;
         self.admission.verifier.set_issuers(&access.issuers);
@@ -125,19 +124,26 @@ impl RuleSet {
     }
 
     /// Checks that the node can do what the tables of webhook hubs say.
-    fn ensure_webhooks(&self, tables: &[WebhookTable]) -> Result<(), WebhookTableError> {
+    fn ensure_webhooks(&self, tables: &[WebhookTable]) -> Result<(), String> {
         self.shared.settings.webhooks.check_tables(tables)?;
         let most = self.shared.settings.message_max_bytes;
         for WebhookTable { hubs, settings, .. } in tables {
-            let hubs = hubs.to_string();
             if let Some(bytes) = settings.message_max_bytes.filter(|bytes| *bytes > most) {
-                return Err(WebhookTableError::MessageSize(hubs, bytes, most));
+                return Err(format!(
+                    "message-max-bytes of [webhooks.{hubs}] is {bytes}, but --message-max-bytes allows at most {most}"
+                ));
             }
             if settings.requires_authentication == Some(false) && self.admission.verifier.is_required() {
-                return Err(WebhookTableError::Anonymous(hubs));
+                return Err(format!(
+                    "require-authentication of [webhooks.{hubs}] is false, but --require-authentication is about all \
+                     hubs: remove the flag, and require users by the tables of the other hubs"
+                ));
             }
             if settings.presence == Some(true) && HubUser::presence(&self.webhooks).is_none() {
-                return Err(WebhookTableError::Presence(hubs));
+                return Err(format!(
+                    "presence of [webhooks.{hubs}] is true, but this node was started without it: restart the node \
+                     (all nodes need the same setting)"
+                ));
             }
         }
         Ok(())

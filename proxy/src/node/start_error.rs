@@ -63,8 +63,8 @@ pub enum GroupError {
          --jwt-public-key, --jwt-jwks) would verify no token: move these keys into the table, or drop one of both"
     )]
     IssuerTwice { table: String, issuer: String },
-    #[error(transparent)]
-    Webhook(#[from] crate::ground::config::WebhookTableError),
+    #[error("{0}")]
+    Webhook(String),
     #[error(transparent)]
     AppKeys(#[from] crate::ground::auth::AppKeySetError),
 }

@@ -6,8 +6,9 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use http::Uri;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings, shown_url};
+use trunkline_proxy::parts::{Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings};
 
+use super::all_parsed;
 use crate::logging::levels;
 
 const PEERS_MAX: usize = 64;
@@ -72,9 +73,7 @@ impl TryFrom<&AdminArgs> for FleetSettings {
                 args.peers.len()
             );
         }
-        let peer =
-            |url: &String| url.parse().map_err(|problem: &str| anyhow!("--peers {:?} {problem}", shown_url(url)));
-        Ok(Self { peers: args.peers.iter().map(peer).collect::<Result<_, _>>()? })
+        Ok(Self { peers: all_parsed("--peers", &args.peers)? })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Args;
 use trunkline_proxy::parts::{AppKey, GivenKeys};
 
@@ -42,8 +42,9 @@ pub(crate) struct AppKeyArgs {
 
 impl AppKeyList {
     pub(crate) fn sources(&self) -> anyhow::Result<GivenKeys<AppKey>> {
-        let typed = self.app_keys.iter().map(|text| text.parse()).collect::<Result<_, _>>();
-        Ok(GivenKeys { typed: typed.context("--app-key")?, files: self.app_key_files.clone() })
+        let typed = self.app_keys.iter().map(|text| text.parse()).collect::<Result<_, String>>();
+        let typed = typed.map_err(|problem| anyhow!("--app-key: {problem}"))?;
+        Ok(GivenKeys { typed, files: self.app_key_files.clone() })
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use trunkline_proxy::parts::{NatsCredentials, NatsServer, NatsSettings, check_nats_prefix, shown_url};
+use trunkline_proxy::parts::{NatsCredentials, NatsSettings, check_nats_prefix};
+
+use super::all_parsed;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct NatsArgs {
@@ -44,9 +46,7 @@ impl NatsArgs {
         if self.nats.is_empty() {
             return Ok(None);
         }
-        let server =
-            |value: &String| value.parse().map_err(|problem: &str| anyhow!("--nats {:?} {problem}", shown_url(value)));
-        let servers: Vec<NatsServer> = self.nats.iter().map(server).collect::<Result<_, _>>()?;
+        let servers = all_parsed("--nats", &self.nats)?;
         let prefix = &self.nats_prefix;
         check_nats_prefix(prefix).map_err(|problem| anyhow!("--nats-prefix {prefix:?} {problem}"))?;
         let settings = NatsSettings {

@@ -14,12 +14,11 @@ use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
     AccessSettings, Address, AdminSettings, AdminTokenSource, AppKey, DrainSettings, FrontendLimits, GroupLimits,
-    HostPattern, HostRules, HttpTransportSettings, LineCounts, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
-    OutboxLimits, PathPrefix, PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings,
-    RuleFile, SecretSources, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max,
-    random_node_name, shown_url,
+    HostRules, HttpTransportSettings, LineCounts, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits,
+    PathPrefix, PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings, RuleFile,
+    SecretSources, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max, random_node_name,
 };
-use trunkline_proxy::{Config, OriginError, OriginPattern, Resolver, Settings};
+use trunkline_proxy::{Config, Resolver, Settings};
 
 use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
@@ -35,7 +34,7 @@ use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::value_parser::{bytes, bytes_text, seconds};
 use super::webhook_args::WebhookArgs;
-use super::{LogArgs, TrustArgs};
+use super::{LogArgs, TrustArgs, all_parsed};
 use crate::logging::LOG_TARGET;
 use crate::quantity::duration_text;
 
@@ -257,7 +256,7 @@ impl TryFrom<&ServeArgs> for NodeAddresses {
         let tls_listen = args.tls.tls_listen.as_ref();
         let tls_listen = tls_listen.map(|text| socket_address("--tls-listen", text)).transpose()?;
         let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
-        let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
+        let upstreams = all_parsed("--upstream", &args.upstreams)?;
         let file = args.config.as_deref().map(RuleFile::read).transpose()?.unwrap_or_default();
         let rest_listen = RestSettings::try_from(&args.rest)?.listen;
         let webhooks = WebhookSettings::try_from(&args.webhooks)?;
@@ -360,7 +359,8 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> anyhow::Result<(Setti
         .warnings(&addresses.file.rules)
         .iter()
         .for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
-    let trusted = TrustedNetworks::try_from(&args.trust).map_err(|error| anyhow!("--trust {error}"))?;
+    let trusted = TrustedNetworks::parse(args.trust.trust.iter().map(String::as_str))
+        .map_err(|error| anyhow!("--trust {error}"))?;
     let knows_balancers = !trusted.is_empty();
     let access = AccessSettings { app_keys, tokens: args.tokens.try_into()?, tables: addresses.file.access.clone() };
     let settings = Settings {
@@ -376,13 +376,11 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> anyhow::Result<(Setti
         limits: args.limits.0.by_address(knows_balancers),
         proxy_protocol: args.proxy_protocol.settings(&trusted)?,
         trusted,
-        trusted_headers: TrustedHeaders::try_from(&args.trust).map_err(|error| anyhow!("--trust-headers {error}"))?,
+        trusted_headers: TrustedHeaders::new(&args.trust.trust_headers)
+            .map_err(|error| anyhow!("--trust-headers {error}"))?,
         negotiate_timeout: args.negotiate_timeout,
-        allow_origins: args.allow_origins.iter().map(|value| origin(value)).collect::<Result<_, _>>()?,
-        hosts: HostRules {
-            named: args.allow_hosts.iter().map(|value| host(value)).collect::<Result<_, _>>()?,
-            is_development,
-        },
+        allow_origins: all_parsed("--allow-origin", &args.allow_origins)?,
+        hosts: HostRules { named: all_parsed("--allow-host", &args.allow_hosts)?, is_development },
         port_sharing: port_sharing(args.share_port)?,
         pool_size: usize::from(args.pool_size),
         pool_turn: usize::from(args.pool_turn),
@@ -432,18 +430,6 @@ fn port_sharing(is_wanted: bool) -> anyhow::Result<PortSharing> {
 fn path_prefix(given: Option<&str>) -> anyhow::Result<PathPrefix> {
     let prefix = given.map_or(Ok(PathPrefix::default()), PathPrefix::new);
     prefix.map_err(|error| anyhow!("--path-prefix {error}"))
-}
-
-fn upstream(url: &str) -> anyhow::Result<Address> {
-    url.parse().map_err(|problem: &str| anyhow!("--upstream {:?} {problem}", shown_url(url)))
-}
-
-fn origin(value: &str) -> anyhow::Result<OriginPattern> {
-    value.parse().map_err(|error: OriginError| anyhow!("--allow-origin {value:?} {error}"))
-}
-
-fn host(value: &str) -> anyhow::Result<HostPattern> {
-    value.parse().map_err(|problem: &str| anyhow!("--allow-host {value:?} {problem}"))
 }
 
 fn node_name(given: Option<String>) -> anyhow::Result<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::Args;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
-use trunkline_proxy::parts::{ClientTls, JwksSource, JwksSourceError, TokenKeySources, TokenPolicy};
+use trunkline_proxy::parts::{ClientTls, JwksSource, TokenKeySources, TokenPolicy};
 
 use super::value_parser::{bytes, seconds, whole_seconds};
 use crate::quantity::duration_text;
@@ -95,7 +95,7 @@ impl TryFrom<TokenArgs> for TokenPolicy {
 
     fn try_from(args: TokenArgs) -> anyhow::Result<Self> {
         let keys = args.sources().read()?;
-        let wrong = |problem: JwksSourceError| anyhow!("--jwt-jwks {problem}");
+        let wrong = |problem: String| anyhow!("--jwt-jwks {problem}");
         let jwks = args.jwt_jwks.iter().map(|text| text.parse().map_err(wrong));
         let jwks = jwks.collect::<anyhow::Result<Vec<JwksSource>>>()?;
         let mut issuers = args.jwt_issuers.into_iter();

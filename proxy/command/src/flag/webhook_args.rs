@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use trunkline_proxy::parts::{
     ConnectItem, GivenKeys, WebhookConnecting, WebhookHeader, WebhookRule, WebhookSecret, WebhookSettings, shown_url,
@@ -92,11 +92,8 @@ pub(crate) struct WebhookArgs {
 
 impl WebhookArgs {
     pub(super) fn secret_sources(&self) -> anyhow::Result<GivenKeys<WebhookSecret>> {
-        let typed = self
-            .webhook_secrets
-            .iter()
-            .map(|text| text.parse().context("--webhook-secret"))
-            .collect::<anyhow::Result<_>>()?;
+        let typed = self.webhook_secrets.iter().map(|text| text.parse());
+        let typed = typed.collect::<Result<_, String>>().map_err(|problem| anyhow!("--webhook-secret: {problem}"))?;
         Ok(GivenKeys { typed, files: self.webhook_secret_files.clone() })
     }
 
@@ -104,7 +101,7 @@ impl WebhookArgs {
         let given = (1..).zip(&self.webhook_headers).filter(|(_, text)| !text.trim().is_empty());
         // The error names the header by number, because its text may be a secret.
         let typed = given.map(|(number, text): (usize, _)| {
-            text.parse().with_context(|| format!("--webhook-header number {number}"))
+            text.parse().map_err(|problem| anyhow!("--webhook-header number {number}: {problem}"))
         });
         Ok(GivenKeys { typed: typed.collect::<anyhow::Result<_>>()?, files: self.webhook_header_files.clone() })
     }

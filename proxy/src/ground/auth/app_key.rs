@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use trunkline_protocol::key::{AccessKey, AccessKeyError};
+use trunkline_protocol::key::AccessKey;
 
 /// Maximum length of the name of an app, and of a hub.
 const NAME_MAX_BYTES: usize = 256;
@@ -16,31 +16,8 @@ const STAR: char = '*';
 /// Entry in a list of hubs that shares them with other apps carrying this entry.
 const SHARED: &str = "shared=true";
 
-/// Error of parsing an app key. No error text contains the key.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AppKeyError {
-    /// The text has no key.
-    #[error("is not `NAME=KEY` or `NAME=KEY;HUB;HUB`, such as `shop=…;shop;orders`")]
-    NoPair,
-    /// The name of the app is missing or has characters that are not allowed.
-    #[error("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} letters, digits, `-`, `_` and `.`")]
-    Name,
-    /// The list of hubs is empty. An omitted list would cover more hubs than intended.
-    #[error(
-        "has a `;` after the key but no hub: name the hubs, or remove the `;` to use the hubs of the app's own name"
-    )]
-    NoHubs,
-    /// A hub name is invalid.
-    #[error("names a hub {0:?}; a name has 1 to {NAME_MAX_BYTES} bytes, and a `*` at its end matches any suffix")]
-    Hub(String),
-    /// An entry of the list looks like `shared=true`.
-    #[error("has {0:?} in its list of hubs: write `shared=true` to share them with other apps")]
-    Shared(String),
-    /// The key can't be used.
-    #[error("{0}")]
-    Key(AccessKeyError),
-}
+/// Error of a text without a name or a key.
+const NO_PAIR: &str = "is not `NAME=KEY` or `NAME=KEY;HUB;HUB`, such as `shop=…;shop;orders`";
 
 /// Maximum number of apps with their own keys. A token is tried with all keys of its hub, a channel with all keys.
 pub(crate) const APPS_MAX: usize = 250;
@@ -92,7 +69,7 @@ pub(crate) struct HubScope {
 impl HubScope {
     /// Checks the names of hubs. Without any, the key covers the hub named like the app, and hub names that have the
     /// app as their application prefix, as Azure's SDK joins them. Fails if a name is invalid.
-    pub(crate) fn new<'a>(app: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
+    pub(crate) fn new<'a>(app: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let is_name = |hub: &str| {
             let plain = hub.strip_suffix(STAR).unwrap_or(hub);
             (1..=NAME_MAX_BYTES).contains(&hub.len()) && !plain.contains(STAR) && !hub.contains(char::is_control)
@@ -100,7 +77,8 @@ impl HubScope {
         let mut names = Vec::new();
         for hub in hubs {
             if !is_name(hub) {
-                return Err(AppKeyError::Hub(hub.to_owned()));
+                let problem = "and a `*` at its end matches any suffix";
+                return Err(format!("names a hub {hub:?}; a name has 1 to {NAME_MAX_BYTES} bytes, {problem}"));
             }
             names.push(hub.to_ascii_lowercase().into());
         }
@@ -145,12 +123,13 @@ pub struct AppKey {
 }
 
 impl AppKey {
-    pub(crate) fn new<'a>(name: &str, key: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
+    pub(crate) fn new<'a>(name: &str, key: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=NAME_MAX_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {
-            return Err(AppKeyError::Name);
+            let problem = "letters, digits, `-`, `_` and `.`";
+            return Err(format!("has no name of an app before its `=`: a name has 1 to {NAME_MAX_BYTES} {problem}"));
         }
-        let key = AccessKey::new(key).map_err(AppKeyError::Key)?;
+        let key = AccessKey::new(key).map_err(|problem| problem.to_string())?;
         Ok(Self { name: name.into(), key, hubs: HubScope::new(name, hubs)?, is_shared: false })
     }
 
@@ -212,21 +191,24 @@ impl fmt::Display for AppKey {
 }
 
 impl FromStr for AppKey {
-    type Err = AppKeyError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, AppKeyError> {
-        let (name, rest) = text.split_once('=').ok_or(AppKeyError::NoPair)?;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, rest) = text.split_once('=').ok_or(NO_PAIR)?;
         let (key, list) = rest.split_once(';').map_or((rest, None), |(key, list)| (key, Some(list)));
-        let key = Some(key.trim()).filter(|key| !key.is_empty()).ok_or(AppKeyError::NoPair)?;
+        let key = Some(key.trim()).filter(|key| !key.is_empty()).ok_or(NO_PAIR)?;
         let items = list.unwrap_or_default().split(';').map(str::trim).filter(|item| !item.is_empty());
         let hubs = items.clone().filter(|item| *item != SHARED);
         if list.is_some() && items.clone().next().is_none() {
-            return Err(AppKeyError::NoHubs);
+            // An omitted list would cover more hubs than intended.
+            let remedy = "name the hubs, or remove the `;` to use the hubs of the app's own name";
+            return Err(format!("has a `;` after the key but no hub: {remedy}"));
         }
         let is_like_shared =
             |hub: &&str| hub.split_once('=').is_some_and(|(name, _)| name.trim_end().eq_ignore_ascii_case("shared"));
         if let Some(entry) = hubs.clone().find(is_like_shared) {
-            return Err(AppKeyError::Shared(entry.to_owned()));
+            let remedy = "write `shared=true` to share them with other apps";
+            return Err(format!("has {entry:?} in its list of hubs: {remedy}"));
         }
         Ok(Self::new(name.trim(), key, hubs)?.shared(items.clone().any(|item| item == SHARED)))
     }

@@ -45,41 +45,6 @@ pub enum JwksError {
     NoUsableKey(Vec<String>),
 }
 
-/// Error of parsing the source of a key set. The text may hold a secret, so no error contains it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JwksSourceError {
-    /// The file does not contain a key set.
-    #[error("{path} {cause}")]
-    Set {
-        /// Path of the file.
-        path: PathBuf,
-        /// Cause, included in the error text.
-        cause: JwksError,
-    },
-    /// The text looks like a URL that can't be fetched.
-    #[error("{shown:?} is neither a file nor a URL like https://issuer.example/jwks.json")]
-    Url {
-        /// Part of the text without secrets.
-        shown: String,
-    },
-    /// The text names an issuer before the source.
-    #[error("{shown:?} names an issuer: write a table [issuers.NAME] with issuer and jwks in the configuration file")]
-    Issuer {
-        /// Part of the text that may be shown.
-        shown: String,
-    },
-    /// The URL would fetch keys from another machine without TLS.
-    #[error(
-        "{shown:?} fetches keys without TLS: anyone on the network path could forge tokens of any user. Use https://, \
-         or a file; http:// is only for this machine"
-    )]
-    Plain {
-        /// Part of the text without secrets.
-        shown: String,
-    },
-}
-
 /// Location of a published key set.
 #[derive(Clone, PartialEq, Eq)]
 pub enum JwksSource {
@@ -109,28 +74,33 @@ impl JwksSource {
 }
 
 impl FromStr for JwksSource {
-    type Err = JwksSourceError;
+    type Err = String;
 
-    /// Parses a path or a URL. A file must be valid now; a URL may become available later.
-    fn from_str(text: &str) -> Result<Self, JwksSourceError> {
+    /// Parses a path or a URL. A file must be valid now; a URL may become available later. The text may hold a secret,
+    /// so no error contains it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = |problem: &str| Err(format!("{:?} {problem}", shown_url(text)));
         if names_issuer(text) {
-            return Err(JwksSourceError::Issuer { shown: shown_url(text) });
+            return refused(
+                "names an issuer: write a table [issuers.NAME] with issuer and jwks in the configuration file",
+            );
         }
         if !text.contains("://") {
-            let path = PathBuf::from(text);
-            let source = Self::File(path.clone());
-            return match source.read_file() {
-                Ok(_) => Ok(source),
-                Err(cause) => Err(JwksSourceError::Set { path, cause }),
-            };
+            let source = Self::File(text.into());
+            return source.read_file().map_err(|cause| format!("{text} {cause}")).map(|_| source);
         }
         let url = text.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
         // The user name of a URL would not be sent, and its password would be logged.
         let host = url.as_ref().and_then(Uri::authority);
         let host = host.filter(|host| !host.host().is_empty() && !host.as_str().contains('@')).map(ToString::to_string);
-        let Some((url, host)) = url.zip(host) else { return Err(JwksSourceError::Url { shown: shown_url(text) }) };
+        let Some((url, host)) = url.zip(host) else {
+            return refused("is neither a file nor a URL like https://issuer.example/jwks.json");
+        };
         if url.scheme_str() == Some("http") && !is_loopback_host(&host) {
-            return Err(JwksSourceError::Plain { shown: shown_url(text) });
+            return refused(
+                "fetches keys without TLS: anyone on the network path could forge tokens of any user. Use https://, or a \
+                 file; http:// is only for this machine",
+            );
         }
         Ok(Self::Url(url))
     }

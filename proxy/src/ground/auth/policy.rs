@@ -6,7 +6,7 @@ use std::time::Duration;
 use trunkline_protocol::access_token::USER_CLAIMS;
 use trunkline_protocol::limits::{ACCESS_TOKEN_MAX_BYTES, CLOCK_SKEW_S};
 
-use super::app_key::{AppKeyError, HubScope};
+use super::app_key::HubScope;
 use super::{JwksSource, VerifyingKey};
 
 /// Policy for access tokens.
@@ -85,7 +85,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    pub(crate) fn set_hubs<'a>(&mut self, hubs: impl IntoIterator<Item = &'a str>) -> Result<(), AppKeyError> {
+    pub(crate) fn set_hubs<'a>(&mut self, hubs: impl IntoIterator<Item = &'a str>) -> Result<(), String> {
         self.hubs = Some(HubScope::new(&self.name, hubs)?);
         Ok(())
     }

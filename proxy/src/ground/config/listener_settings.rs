@@ -59,14 +59,6 @@ settings! {
     }
 }
 
-/// Error of parsing an address or a network.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8")]
-pub struct NetworkError {
-    /// Rejected text of the network.
-    pub value: String,
-}
-
 /// Addresses and networks of load balancers that may report client addresses; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedNetworks(Arc<[IpNet]>);
@@ -76,7 +68,7 @@ impl TrustedNetworks {
     ///
     /// # Errors
     /// Returns an error for any other text.
-    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, NetworkError> {
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         texts.into_iter().map(network).collect()
     }
 
@@ -100,8 +92,9 @@ impl FromIterator<IpNet> for TrustedNetworks {
     }
 }
 
-fn network(text: &str) -> Result<IpNet, NetworkError> {
-    parse_network(text).ok_or_else(|| NetworkError { value: text.into() })
+fn network(text: &str) -> Result<IpNet, String> {
+    let problem = || format!("{text:?} is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8");
+    parse_network(text).ok_or_else(problem)
 }
 
 /// Header with which a load balancer describes a client.
@@ -145,14 +138,6 @@ impl TrustedHeader {
     }
 }
 
-/// Error for headers with overlapping content: a client could set the header that the balancer does not overwrite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "has forwarded together with for, proto or host, which mean the same: a load balancer writes one kind, and a \
-     client could forge the other. Use forwarded alone or with prefix, or omit it"
-)]
-pub struct AmbiguousHeaders;
-
 /// Headers accepted from trusted load balancers; `X-Forwarded-For` and `X-Forwarded-Proto` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedHeaders(Arc<[TrustedHeader]>);
@@ -167,11 +152,14 @@ impl TrustedHeaders {
     /// Checks a list of headers.
     ///
     /// # Errors
-    /// If two headers overlap.
-    pub fn new(headers: &[TrustedHeader]) -> Result<Self, AmbiguousHeaders> {
+    /// If two headers overlap: a client could set the one that the load balancer does not overwrite.
+    pub fn new(headers: &[TrustedHeader]) -> Result<Self, &'static str> {
+        const AMBIGUOUS: &str = "has forwarded together with for, proto or host, which mean the same: a load balancer \
+                                 writes one kind, and a client could forge the other. Use forwarded alone or with \
+                                 prefix, or omit it";
         let same = [TrustedHeader::For, TrustedHeader::Proto, TrustedHeader::Host];
         let is_ambiguous = headers.contains(&TrustedHeader::Forwarded) && same.iter().any(|one| headers.contains(one));
-        if is_ambiguous { Err(AmbiguousHeaders) } else { Ok(Self(headers.into())) }
+        if is_ambiguous { Err(AMBIGUOUS) } else { Ok(Self(headers.into())) }
     }
 
     /// Returns whether a header is trusted.
@@ -179,14 +167,6 @@ impl TrustedHeaders {
     pub fn contains(&self, header: TrustedHeader) -> bool {
         self.0.contains(&header)
     }
-}
-
-/// Error of parsing a path prefix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is not a path like /realtime, with a leading slash and neither '?' nor '#'")]
-pub struct PathPrefixError {
-    /// Rejected text of the prefix.
-    pub value: String,
 }
 
 /// Path prefix that a load balancer adds, stripped before paths are matched; none by default.
@@ -198,11 +178,11 @@ impl PathPrefix {
     ///
     /// # Errors
     /// If the text is not a path.
-    pub fn new(text: &str) -> Result<Self, PathPrefixError> {
+    pub fn new(text: &str) -> Result<Self, String> {
         let is_path =
             text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
         if !is_path {
-            return Err(PathPrefixError { value: text.into() });
+            return Err(format!("{text:?} is not a path like /realtime, with a leading slash and neither '?' nor '#'"));
         }
         let text = text.trim_end_matches('/');
         Ok(Self((!text.is_empty()).then(|| text.into())))
@@ -246,7 +226,7 @@ mod tests {
     #[test]
     fn a_text_that_is_no_address_is_refused_with_its_value() {
         for text in ["10.0.0.0/33", "balancer", "", "10.0.0"] {
-            let problem = TrustedNetworks::parse([text]).unwrap_err().to_string();
+            let problem = TrustedNetworks::parse([text]).unwrap_err();
             assert!(problem.starts_with(&format!("{text:?} is neither")), "{problem}");
         }
     }
@@ -264,7 +244,7 @@ mod tests {
     fn the_standard_header_stands_for_itself() {
         assert!(TrustedHeaders::new(&[TrustedHeader::Forwarded, TrustedHeader::Prefix]).is_ok());
         for other in [TrustedHeader::For, TrustedHeader::Proto, TrustedHeader::Host] {
-            assert_eq!(TrustedHeaders::new(&[other, TrustedHeader::Forwarded]), Err(AmbiguousHeaders), "{other:?}");
+            assert!(TrustedHeaders::new(&[other, TrustedHeader::Forwarded]).is_err(), "{other:?}");
         }
     }
 
@@ -283,7 +263,7 @@ mod tests {
     #[test]
     fn a_text_that_is_no_path_is_refused_with_its_value() {
         for text in ["realtime", "/a?b", "/a b", ""] {
-            let problem = PathPrefix::new(text).unwrap_err().to_string();
+            let problem = PathPrefix::new(text).unwrap_err();
             assert!(problem.starts_with(&format!("{text:?} is not a path")), "{problem}");
         }
     }

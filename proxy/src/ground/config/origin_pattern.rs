@@ -16,29 +16,13 @@ use crate::ground::net::address::is_loopback_host;
 
 const ANY: &str = "*";
 
-/// Error of parsing an origin or a pattern of origins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OriginError {
-    /// The scheme is missing.
-    #[error(
-        "has to be an origin with its scheme, such as https://app.example or capacitor://localhost, null for pages \
-         without an origin, or * for any page, without credentials"
-    )]
-    Scheme,
-    /// A path, query or fragment follows the host or port.
-    #[error("continues after host and port: an origin has no path")]
-    Path,
-    /// The host is not valid.
-    #[error("has an invalid host")]
-    Host,
-    /// A wildcard is in an unsupported position.
-    #[error("has a * that is not the whole first label after http:// or https://, as in https://*.example.com")]
-    Star,
-    /// The port is not valid.
-    #[error("has an invalid port")]
-    Port,
-}
+/// Errors of parsing an origin or a pattern of origins, worded to follow the text.
+const SCHEME: &str = "has to be an origin with its scheme, such as https://app.example or capacitor://localhost, null for \
+                      pages without an origin, or * for any page, without credentials";
+const PATH: &str = "continues after host and port: an origin has no path";
+const HOST: &str = "has an invalid host";
+const STAR: &str = "has a * that is not the whole first label after http:// or https://, as in https://*.example.com";
+const PORT: &str = "has an invalid port";
 
 /// Pattern of origins that may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,20 +60,20 @@ impl Origin {
     ///
     /// # Errors
     /// If the text is not an origin.
-    pub fn parse(text: &str) -> Result<Self, OriginError> {
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         match scheme {
             Some(scheme) if is_web(scheme) => WebOrigin::parse(text).map(Self::Web),
             Some(scheme) if is_scheme(scheme) => {
                 let host = text.get(scheme.len() + "://".len()..).unwrap_or_default();
                 if host.contains(['/', '?', '#']) {
-                    return Err(OriginError::Path);
+                    return Err(PATH);
                 }
                 let is_text = host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@');
-                if is_text { Ok(Self::Other(text.into())) } else { Err(OriginError::Host) }
+                if is_text { Ok(Self::Other(text.into())) } else { Err(HOST) }
             }
             None if text == OPAQUE => Ok(Self::Other(text.into())),
-            _ => Err(OriginError::Scheme),
+            _ => Err(SCHEME),
         }
     }
 }
@@ -108,24 +92,24 @@ impl WebOrigin {
     ///
     /// # Errors
     /// Returns an error for any other text.
-    pub fn parse(text: &str) -> Result<Self, OriginError> {
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let text = text.to_ascii_lowercase();
-        let (scheme, authority) = text.split_once("://").ok_or(OriginError::Scheme)?;
+        let (scheme, authority) = text.split_once("://").ok_or(SCHEME)?;
         let default_port = match scheme {
             "http" => 80,
             "https" => 443,
-            _ => return Err(OriginError::Scheme),
+            _ => return Err(SCHEME),
         };
         if authority.contains(['/', '?', '#']) {
-            return Err(OriginError::Path);
+            return Err(PATH);
         }
         // Colons of an IPv6 address are inside brackets.
         let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| OriginError::Port)?),
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| PORT)?),
             _ => (authority, default_port),
         };
         if !is_host(host) {
-            return Err(OriginError::Host);
+            return Err(HOST);
         }
         Ok(Self { scheme: scheme.into(), host: host.into(), port })
     }
@@ -159,9 +143,9 @@ impl OriginPattern {
 }
 
 impl FromStr for OriginPattern {
-    type Err = OriginError;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, OriginError> {
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         let text = text.strip_suffix('/').filter(|text| !text.ends_with(":/")).unwrap_or(text);
         if text == ANY {
@@ -169,16 +153,16 @@ impl FromStr for OriginPattern {
         }
         let Some((scheme, rest)) = text.split_once("://*.") else {
             return match text.contains('*') {
-                true => Err(OriginError::Star),
+                true => Err(STAR),
                 false => Origin::parse(text).map(Self::Exact),
             };
         };
         if rest.contains('*') || !is_web(scheme) {
-            return Err(OriginError::Star);
+            return Err(STAR);
         }
         let parent = WebOrigin::parse(&format!("{scheme}://{rest}"))?;
         // Any attacker can register a domain below a top-level domain.
-        if parent.host.contains('.') { Ok(Self::SubDomains(parent)) } else { Err(OriginError::Star) }
+        if parent.host.contains('.') { Ok(Self::SubDomains(parent)) } else { Err(STAR) }
     }
 }
 
@@ -274,25 +258,25 @@ mod tests {
     #[test]
     fn patterns_that_match_too_much_or_nothing_are_refused() {
         let cases = [
-            ("app.example", OriginError::Scheme),
-            ("://app.example", OriginError::Scheme),
-            ("1app://localhost", OriginError::Scheme),
-            ("NULL", OriginError::Scheme),
-            ("tauri://localhost/page", OriginError::Path),
-            ("app://a b", OriginError::Host),
-            ("app://*.example.com", OriginError::Star),
-            ("app://*", OriginError::Star),
-            ("https://app.example/chat", OriginError::Path),
-            ("https://.example", OriginError::Host),
-            ("https://a b", OriginError::Host),
-            ("https://user@app.example", OriginError::Host),
-            ("https://app.example:x", OriginError::Port),
-            ("https://*", OriginError::Star),
-            ("https://*.com", OriginError::Star),
-            ("https://a.*.com", OriginError::Star),
-            ("https://*app.example", OriginError::Star),
-            ("https://*.*.example.com", OriginError::Star),
-            ("*://app.example", OriginError::Star),
+            ("app.example", SCHEME),
+            ("://app.example", SCHEME),
+            ("1app://localhost", SCHEME),
+            ("NULL", SCHEME),
+            ("tauri://localhost/page", PATH),
+            ("app://a b", HOST),
+            ("app://*.example.com", STAR),
+            ("app://*", STAR),
+            ("https://app.example/chat", PATH),
+            ("https://.example", HOST),
+            ("https://a b", HOST),
+            ("https://user@app.example", HOST),
+            ("https://app.example:x", PORT),
+            ("https://*", STAR),
+            ("https://*.com", STAR),
+            ("https://a.*.com", STAR),
+            ("https://*app.example", STAR),
+            ("https://*.*.example.com", STAR),
+            ("*://app.example", STAR),
         ];
         for (text, problem) in cases {
             assert_eq!(text.parse::<OriginPattern>(), Err(problem), "{text}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use trunkline_protocol::key::{AccessKey, AccessKeyError, without_mark};
+use trunkline_protocol::key::{AccessKey, without_mark};
 use trunkline_protocol::pattern::Pattern;
 
 use crate::ground::auth::{AdminToken, AdminTokenInForce, AppKey, VerifyingKey};
@@ -14,27 +14,14 @@ use crate::ground::routing::WebhookHeader;
 
 /// Error of reading a secret file. The text has the cause, but no secret.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretFileError {
-    /// The file can't be read.
-    #[error("{flag} {path} can't be read ({cause})")]
-    Read {
-        /// Flag that names the file.
-        flag: &'static str,
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the operating system.
-        cause: std::io::Error,
-    },
-    /// The content of the file is invalid.
-    #[error("{flag} {path}{problem}")]
-    Content {
-        /// Flag that names the file.
-        flag: &'static str,
-        /// Path of the file.
-        path: PathBuf,
-        /// Rest of the sentence after flag and path, including punctuation.
-        problem: String,
-    },
+#[error("{0}")]
+pub struct SecretFileError(String);
+
+impl SecretFileError {
+    /// The problem is worded to follow flag and path.
+    fn new(flag: &str, path: &Path, problem: impl Display) -> Self {
+        Self(format!("{flag} {}{problem}", path.display()))
+    }
 }
 
 /// Secret on one line of a file.
@@ -59,9 +46,9 @@ pub(super) fn read_secret<T>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<T, SecretFileError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|cause| SecretFileError::Read { flag, path: path.to_owned(), cause })?;
-    parse(without_mark(&text)).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|cause| SecretFileError::new(flag, path, format!(" can't be read ({cause})")))?;
+    parse(without_mark(&text)).map_err(|problem| SecretFileError::new(flag, path, problem))
 }
 
 /// Reads the secrets on the lines of a file; `None` if the file has no secret, and no line `# none` that says so.
@@ -77,11 +64,9 @@ pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>,
 
 /// Error for a file that was emptied, perhaps while it is being rewritten.
 pub(super) fn emptied<T: SecretLine>(path: &Path) -> SecretFileError {
-    let problem =
-        " is empty, but had keys before (comments are none): to remove all keys write the line `# none` into \
-                   the file"
-            .to_owned();
-    SecretFileError::Content { flag: T::FLAG, path: path.to_owned(), problem }
+    let problem = " is empty, but had keys before (comments are none): to remove all keys write the line `# none` into \
+                   the file";
+    SecretFileError::new(T::FLAG, path, problem)
 }
 
 /// Sources of a node's keys, webhook secrets and admin token.
@@ -265,17 +250,6 @@ pub struct WebhookSecret {
     secret: AccessKey,
 }
 
-/// Error of parsing a webhook secret. No error text contains the secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookSecretError {
-    /// The hub or the secret is missing.
-    #[error("is not `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")]
-    NoPair,
-    /// The secret is invalid for signing.
-    #[error("its secret can't be used: {0}")]
-    Secret(AccessKeyError),
-}
-
 impl WebhookSecret {
     /// Returns the secret if it applies to this hub. The hub name must be in lower case.
     pub(crate) fn of(&self, hub: &str) -> Option<&AccessKey> {
@@ -294,19 +268,23 @@ impl WebhookSecret {
 }
 
 impl FromStr for WebhookSecret {
-    type Err = WebhookSecretError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, WebhookSecretError> {
-        let (hubs, secret) = text.split_once('=').ok_or(WebhookSecretError::NoPair)?;
-        let hubs = Pattern::new(&hubs.trim().to_ascii_lowercase()).map_err(|_| WebhookSecretError::NoPair)?;
-        Ok(Self { hubs, secret: AccessKey::new(secret).map_err(WebhookSecretError::Secret)? })
+    /// Parses `HUB=SECRET`. No error text contains the secret.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pair = text.split_once('=');
+        let pair =
+            pair.and_then(|(hubs, secret)| Some((Pattern::new(&hubs.trim().to_ascii_lowercase()).ok()?, secret)));
+        let (hubs, secret) =
+            pair.ok_or("is not `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")?;
+        let secret = AccessKey::new(secret).map_err(|problem| format!("its secret can't be used: {problem}"))?;
+        Ok(Self { hubs, secret })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::auth::AppKeyError;
 
     #[test]
     fn a_file_with_a_byte_order_mark_holds_what_it_would_hold_without() {
@@ -341,7 +319,8 @@ mod tests {
             keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["app key shop: hubs shop, orders", "app key news: hubs news, news_*"]
         );
-        assert_eq!(AppKey::lines("\nshop").unwrap_err(), (2, AppKeyError::NoPair));
+        let (line, problem) = AppKey::lines("\nshop").unwrap_err();
+        assert!(line == 2 && problem.starts_with("is not `NAME=KEY`"), "{problem}");
     }
 
     #[test]

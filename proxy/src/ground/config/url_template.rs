@@ -17,20 +17,9 @@ const TEMPLATE_MAX_BYTES: usize = 2048;
 /// Escaped bytes of a value: all but the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Error of parsing a URL template, phrased to follow the text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UrlTemplateError {
-    #[error("has {0} bytes, but a URL template has at most {TEMPLATE_MAX_BYTES}")]
-    TooLong(usize),
-    #[error("{0}")]
-    Address(&'static str),
-    #[error("has a fragment (#), which is never sent: leave it out")]
-    Fragment,
-    #[error("has {{{0}}}; only {{hub}}, {{category}} and {{event}} are allowed, after the host")]
-    Placeholder(String),
-    #[error("is not a URL: a path and a query contain no spaces and only ASCII characters; escape others, as %20")]
-    Path,
-}
+/// Error of a template that is not a URL.
+const NO_URL: &str =
+    "is not a URL: a path and a query contain no spaces and only ASCII characters; escape others, as %20";
 
 /// Error of a value that can't replace its placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -147,32 +136,37 @@ fn dot_parts(target: &str) -> usize {
 }
 
 impl FromStr for UrlTemplate {
-    type Err = UrlTemplateError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, UrlTemplateError> {
+    /// Parses a template. The error text is worded to follow the input.
+    fn from_str(text: &str) -> Result<Self, String> {
         if text.len() > TEMPLATE_MAX_BYTES {
-            return Err(UrlTemplateError::TooLong(text.len()));
+            let bytes = text.len();
+            return Err(format!("has {bytes} bytes, but a URL template has at most {TEMPLATE_MAX_BYTES}"));
         }
         let host_at = text.find("://").map_or(0, |at| at + 3);
         let behind = text.get(host_at..).unwrap_or_default();
         let target_at = behind.find(['/', '?', '#']).map_or(text.len(), |at| host_at + at);
         let (server, target) = text.split_at(target_at);
-        let address = server.parse().map_err(UrlTemplateError::Address)?;
+        let address = server.parse()?;
         if target.contains('#') {
-            return Err(UrlTemplateError::Fragment);
+            return Err("has a fragment (#), which is never sent: leave it out".into());
         }
         let slash = if target.starts_with('/') { "" } else { "/" };
         let template = Self { address, parts: parts(&format!("{slash}{target}"))? };
         let sample = TemplateValues { hub: "hub", category: "connections", event: "connected" };
-        template.expand(sample).map_err(|_| UrlTemplateError::Path)?;
+        template.expand(sample).map_err(|_| NO_URL)?;
         Ok(template)
     }
 }
 
-fn parts(mut rest: &str) -> Result<Vec<TemplatePart>, UrlTemplateError> {
+fn parts(mut rest: &str) -> Result<Vec<TemplatePart>, String> {
     let mut parts = Vec::new();
     while let Some((text, behind)) = rest.split_once('{') {
-        let unknown = |name: &str| UrlTemplateError::Placeholder(name.split('?').next().unwrap_or_default().into());
+        let unknown = |name: &str| {
+            let name = name.split('?').next().unwrap_or_default();
+            format!("has {{{name}}}; only {{hub}}, {{category}} and {{event}} are allowed, after the host")
+        };
         let (name, behind) = behind.split_once('}').ok_or_else(|| unknown(behind))?;
         let place = Placeholder::from_name(name).ok_or_else(|| unknown(name))?;
         parts.push(TemplatePart::Text(text.into()));
@@ -180,7 +174,7 @@ fn parts(mut rest: &str) -> Result<Vec<TemplatePart>, UrlTemplateError> {
         rest = behind;
     }
     if !rest.bytes().chain(parts.iter().flat_map(TemplatePart::bytes)).all(|byte| byte.is_ascii_graphic()) {
-        return Err(UrlTemplateError::Path);
+        return Err(NO_URL.into());
     }
     parts.push(TemplatePart::Text(rest.into()));
     Ok(parts)
@@ -255,7 +249,7 @@ mod tests {
             ("http://app/a b", "is not a URL"),
             ("http://app/ü", "is not a URL"),
         ] {
-            let problem = text.parse::<UrlTemplate>().map_err(|error| error.to_string());
+            let problem = text.parse::<UrlTemplate>();
             assert!(problem.as_ref().is_err_and(|problem| problem.starts_with(reason)), "{text}: {problem:?}");
         }
     }

@@ -97,43 +97,6 @@ pub struct WebhookRule {
     pub template: UrlTemplate,
 }
 
-/// Error of parsing a webhook rule. The URL may hold a secret, so the text does not repeat it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookRuleError {
-    #[error("not `HUB=URL`, such as `chat=http://127.0.0.1:5000/{{hub}}/{{category}}/{{event}}`")]
-    NoPair,
-    #[error("the hub is named {0:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")]
-    Hub(String),
-    #[error("the URL {0}")]
-    Url(#[from] super::UrlTemplateError),
-}
-
-/// Reason why a table `[webhooks.NAME]` can't be applied.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookTableError {
-    /// No hub has these settings; the hubs with webhooks follow.
-    #[error("[webhooks.{0}] is about no hub with a webhook; hubs of --upstream-webhook: {1}")]
-    NoHub(String, String),
-    /// The table never counts, because of an earlier one.
-    #[error("[webhooks.{0}] has no effect, because [webhooks.{1}] is about the same hubs: move it up")]
-    Covered(String, String),
-    /// The size of a message is larger than the node accepts.
-    #[error("message-max-bytes of [webhooks.{0}] is {1}, but --message-max-bytes allows at most {2}")]
-    MessageSize(String, usize, usize),
-    /// The node requires users at all hubs.
-    #[error(
-        "require-authentication of [webhooks.{0}] is false, but --require-authentication is about all hubs: \
-         remove the flag, and require users by the tables of the other hubs"
-    )]
-    Anonymous(String),
-    /// The node was started without presence.
-    #[error(
-        "presence of [webhooks.{0}] is true, but this node was started without it: restart the node (all nodes \
-         need the same setting)"
-    )]
-    Presence(String),
-}
-
 /// Maximum length of a hub name or pattern.
 const HUB_NAME_MAX_BYTES: usize = 128;
 
@@ -154,16 +117,21 @@ impl WebhookSettings {
     ///
     /// # Errors
     /// If a table is about no hub with a webhook, or an earlier table is about its hubs.
-    pub(crate) fn check_tables(&self, tables: &[WebhookTable]) -> Result<(), WebhookTableError> {
+    pub(crate) fn check_tables(&self, tables: &[WebhookTable]) -> Result<(), String> {
         for (at, table) in tables.iter().enumerate() {
-            let hubs = table.hubs.to_string();
-            if !self.rules.iter().any(|rule| rule.hubs.may_share(&table.hubs)) {
+            let hubs = &table.hubs;
+            if !self.rules.iter().any(|rule| rule.hubs.may_share(hubs)) {
                 let known: Vec<_> = self.rules.iter().map(|rule| &*rule.hubs.text).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(WebhookTableError::NoHub(hubs, known));
+                return Err(format!(
+                    "[webhooks.{hubs}] is about no hub with a webhook; hubs of --upstream-webhook: {known}"
+                ));
             }
-            if let Some(earlier) = tables.iter().take(at).find(|earlier| earlier.hubs.covers(&table.hubs)) {
-                return Err(WebhookTableError::Covered(hubs, earlier.hubs.to_string()));
+            if let Some(earlier) = tables.iter().take(at).find(|earlier| earlier.hubs.covers(hubs)) {
+                let earlier = &earlier.hubs;
+                return Err(format!(
+                    "[webhooks.{hubs}] has no effect, because [webhooks.{earlier}] is about the same hubs: move it up"
+                ));
             }
         }
         Ok(())
@@ -225,16 +193,21 @@ impl WebhookSettings {
 }
 
 impl std::str::FromStr for WebhookRule {
-    type Err = WebhookRuleError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, WebhookRuleError> {
-        let (hub, url) = text.split_once('=').ok_or(WebhookRuleError::NoPair)?;
+    /// Parses `HUB=URL`. The URL may hold a secret, so no error text repeats it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        const NO_PAIR: &str = "not `HUB=URL`, such as `chat=http://127.0.0.1:5000/{hub}/{category}/{event}`";
+        let (hub, url) = text.split_once('=').ok_or(NO_PAIR)?;
         // Hub names are compared in lower case.
         let (hub, url) = (hub.trim().to_ascii_lowercase(), url.trim());
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
         let is_name = hub.len() <= HUB_NAME_MAX_BYTES && hub.bytes().all(is_plain) && !matches!(&*hub, "." | "..");
-        let hubs = Pattern::new(&hub).ok().filter(|_| is_name).ok_or(WebhookRuleError::Hub(hub))?;
-        Ok(Self { hubs, template: url.parse::<UrlTemplate>()? })
+        let hubs = Pattern::new(&hub).ok().filter(|_| is_name).ok_or_else(|| {
+            format!("the hub is named {hub:?}; a name has 1 to 128 letters, digits, `-`, `_` and `.`, and `*` for any of them")
+        })?;
+        let template = url.parse::<UrlTemplate>().map_err(|problem| format!("the URL {problem}"))?;
+        Ok(Self { hubs, template })
     }
 }
 
@@ -249,45 +222,31 @@ pub enum ConnectItem {
     Cookie(String),
 }
 
-/// Error of parsing an item.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectItemError {
-    /// Unknown kind of item.
-    #[error("{0:?} is not `address`, `header:NAME` or `cookie:NAME`")]
-    Kind(String),
-    /// Invalid name of a header.
-    #[error("{0:?} is not the name of a header")]
-    Header(String),
-    /// Invalid name of a cookie.
-    #[error("{0:?} is not the name of a cookie")]
-    Cookie(String),
-    /// Credentials of all kinds at once.
-    #[error("the header {0:?} is not passed on: name each cookie by `cookie:NAME`; nodes check access tokens")]
-    Credentials(String),
-}
-
 impl FromStr for ConnectItem {
-    type Err = ConnectItemError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ConnectItemError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         match text.split_once(':') {
             None if text.eq_ignore_ascii_case("address") => Ok(Self::Address),
             Some(("header", name)) => {
-                let header: HeaderName = name.parse().map_err(|_| ConnectItemError::Header(name.to_owned()))?;
+                let header: HeaderName = name.parse().map_err(|_| format!("{name:?} is not the name of a header"))?;
                 let is_of_node =
                     ["x-trunkline-", "x-asrs-", "asrs-"].iter().any(|prefix| header.as_str().starts_with(prefix));
                 if is_of_node || [AUTHORIZATION, COOKIE].contains(&header) {
-                    return Err(ConnectItemError::Credentials(name.to_owned()));
+                    let remedy = "name each cookie by `cookie:NAME`; nodes check access tokens";
+                    return Err(format!("the header {name:?} is not passed on: {remedy}"));
                 }
                 Ok(Self::Header(header))
             }
             Some(("cookie", name)) => {
                 let is_token = |byte: u8| byte.is_ascii_graphic() && !b"=;,\"\\".contains(&byte);
                 let is_name = !name.is_empty() && name.bytes().all(is_token);
-                is_name.then(|| Self::Cookie(name.to_owned())).ok_or_else(|| ConnectItemError::Cookie(name.to_owned()))
+                is_name
+                    .then(|| Self::Cookie(name.to_owned()))
+                    .ok_or_else(|| format!("{name:?} is not the name of a cookie"))
             }
-            _ => Err(ConnectItemError::Kind(text.to_owned())),
+            _ => Err(format!("{text:?} is not `address`, `header:NAME` or `cookie:NAME`")),
         }
     }
 }
@@ -297,7 +256,7 @@ mod tests {
     use super::*;
 
     fn rule(text: &str) -> Result<WebhookRule, String> {
-        text.parse().map_err(|error: WebhookRuleError| error.to_string())
+        text.parse()
     }
 
     #[test]
@@ -353,7 +312,7 @@ mod tests {
         let settings = WebhookSettings { rules: rules.into(), ..WebhookSettings::DEFAULT };
         let check = |names: &[&str]| {
             let tables: String = names.iter().map(|name| format!("[webhooks.\"{name}\"]\nconnect = true\n")).collect();
-            settings.check_tables(&Ruleset::parse(&tables).unwrap().webhooks).map_err(|error| error.to_string())
+            settings.check_tables(&Ruleset::parse(&tables).unwrap().webhooks)
         };
         assert_eq!(check(&["chat", "shop_a", "*"]), Ok(()));
         let unknown = "[webhooks.news] is about no hub with a webhook; hubs of --upstream-webhook: chat, shop_*";
@@ -377,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_item_is_an_address_a_header_or_a_cookie() {
-        let read = |text: &str| text.parse::<ConnectItem>().map_err(|error| error.to_string());
+        let read = |text: &str| text.parse::<ConnectItem>();
         assert_eq!(read("address"), Ok(ConnectItem::Address));
         assert_eq!(read("header:User-Agent"), Ok(ConnectItem::Header("user-agent".parse().unwrap())));
         assert_eq!(read("cookie:sid"), Ok(ConnectItem::Cookie("sid".into())));

@@ -6,9 +6,6 @@ use std::path::PathBuf;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_protocol::pattern::PatternError;
 
-use super::webhook_table::WebhookHeaderError;
-use crate::ground::auth::AppKeyError;
-use crate::ground::auth::jwks::JwksSourceError;
 use crate::ground::auth::key::KeyError;
 
 /// Error in a rule, with its position.
@@ -102,16 +99,16 @@ pub(crate) enum RuleProblem {
     Key { key: &'static str, source: AccessKeyError },
     #[error("{key} is not possible at a webhook hub: {reason}")]
     Impossible { key: &'static str, reason: &'static str },
-    #[error("{key}: {source}")]
-    Header { key: &'static str, source: WebhookHeaderError },
-    #[error("the key of app {app:?}: {source}")]
-    AppKey { app: String, source: AppKeyError },
+    #[error("{key}: {problem}")]
+    Header { key: &'static str, problem: String },
+    #[error("the key of app {app:?}: {problem}")]
+    AppKey { app: String, problem: String },
     #[error("a key of issuer {issuer:?} {source}")]
     IssuerKey { issuer: String, source: KeyError },
-    #[error("the key set of issuer {issuer:?}: {source}")]
-    IssuerJwks { issuer: String, source: JwksSourceError },
-    #[error("the hubs of issuer {issuer:?}: {source}")]
-    IssuerHubs { issuer: String, source: AppKeyError },
+    #[error("the key set of issuer {issuer:?}: {problem}")]
+    IssuerJwks { issuer: String, problem: String },
+    #[error("the hubs of issuer {issuer:?}: {problem}")]
+    IssuerHubs { issuer: String, problem: String },
 }
 
 impl RuleProblem {

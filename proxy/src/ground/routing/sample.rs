@@ -15,31 +15,6 @@ const KEYS: [&str; 11] =
 /// Keys with a name after a colon.
 const NAMED_KEYS: [&str; 3] = ["header", "cookie", "claim"];
 
-/// Error of an invalid sample.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SampleError {
-    #[error("{word:?} is not a pair such as user=ann")]
-    Pair { word: String },
-    #[error("unknown key {key:?}{}; allowed: {}", suggestion(.nearest.as_deref()), KEYS.join(", "))]
-    UnknownKey { key: String, nearest: Option<String> },
-    #[error("{key} needs a name, as in {key}:x-tenant=acme; other keys have none")]
-    Name { key: String },
-    #[error("{key} is given twice")]
-    Twice { key: String },
-    #[error("address {text:?} is not an IP address")]
-    Address { text: String },
-    #[error("bytes is {text:?}, but must be a number")]
-    Bytes { text: String },
-    #[error("target and bytes describe messages, which need a hub")]
-    NoHub,
-    #[error("a sample needs a hub, or the path of a passed-through request")]
-    Empty,
-}
-
-fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
-}
-
 /// Sample of a connection, a request or a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleSample {
@@ -73,9 +48,9 @@ impl RuleSample {
         }
     }
 
-    fn set(&mut self, key: &str, name: Option<&str>, value: &str) -> Result<(), SampleError> {
+    fn set(&mut self, key: &str, name: Option<&str>, value: &str) -> Result<(), String> {
         if NAMED_KEYS.contains(&key) != name.is_some() && KEYS.contains(&key) {
-            return Err(SampleError::Name { key: key.into() });
+            return Err(format!("{key} needs a name, as in {key}:x-tenant=acme; other keys have none"));
         }
         let name = name.unwrap_or_default();
         match key {
@@ -86,11 +61,11 @@ impl RuleSample {
             "connection" => once(&mut self.connection, key, value.to_owned()),
             "target" => once(&mut self.target, key, value.to_owned()),
             "address" => {
-                let address = value.parse().map_err(|_| SampleError::Address { text: value.into() })?;
+                let address = value.parse().map_err(|_| format!("address {value:?} is not an IP address"))?;
                 once(&mut self.address, key, address)
             }
             "bytes" => {
-                let bytes = value.parse().map_err(|_| SampleError::Bytes { text: value.into() })?;
+                let bytes = value.parse().map_err(|_| format!("bytes is {value:?}, but must be a number"))?;
                 once(&mut self.bytes, key, bytes)
             }
             "header" => {
@@ -105,14 +80,18 @@ impl RuleSample {
                 self.claims.push((name.into(), value.into()));
                 Ok(())
             }
-            _ => Err(SampleError::UnknownKey { key: key.into(), nearest: nearest(key, KEYS.into_iter()) }),
+            _ => {
+                let nearest = nearest(key, KEYS.into_iter());
+                let suggestion = nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default();
+                Err(format!("unknown key {key:?}{suggestion}; allowed: {}", KEYS.join(", ")))
+            }
         }
     }
 }
 
-fn once<T>(field: &mut Option<T>, key: &str, value: T) -> Result<(), SampleError> {
+fn once<T>(field: &mut Option<T>, key: &str, value: T) -> Result<(), String> {
     match field.replace(value) {
-        Some(_) => Err(SampleError::Twice { key: key.into() }),
+        Some(_) => Err(format!("{key} is given twice")),
         None => Ok(()),
     }
 }
@@ -124,21 +103,24 @@ fn rooted(path: &str) -> String {
 }
 
 impl FromStr for RuleSample {
-    type Err = SampleError;
+    type Err = String;
 
     /// Parses space-separated pairs such as `hub=chat user=ann header:x-tenant=acme`.
-    fn from_str(text: &str) -> Result<Self, SampleError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let mut sample = Self { text: text.trim().to_owned(), ..Self::default() };
         for word in text.split_whitespace() {
-            let (key, value) = word.split_once('=').ok_or_else(|| SampleError::Pair { word: word.into() })?;
+            let (key, value) =
+                word.split_once('=').ok_or_else(|| format!("{word:?} is not a pair such as user=ann"))?;
             match key.split_once(':') {
                 Some((key, name)) => sample.set(key, Some(name), value)?,
                 None => sample.set(key, None, value)?,
             }
         }
         match (&sample.hub, &sample.path) {
-            (None, None) => Err(SampleError::Empty),
-            (None, _) if sample.target.is_some() || sample.bytes.is_some() => Err(SampleError::NoHub),
+            (None, None) => Err("a sample needs a hub, or the path of a passed-through request".into()),
+            (None, _) if sample.target.is_some() || sample.bytes.is_some() => {
+                Err("target and bytes describe messages, which need a hub".into())
+            }
             _ => Ok(sample),
         }
     }
@@ -177,7 +159,7 @@ mod tests {
             ("user=ann", "a sample needs a hub, or the path"),
             ("", "a sample needs a hub, or the path"),
         ] {
-            let found = text.parse::<RuleSample>().unwrap_err().to_string();
+            let found = text.parse::<RuleSample>().unwrap_err();
             assert!(found.starts_with(problem), "{found}");
         }
     }

@@ -72,26 +72,6 @@ pub struct WebhookHeader {
     value: HeaderValue,
 }
 
-/// Error of parsing a header. No error text contains the value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookHeaderError {
-    /// The name or the value is missing.
-    #[error("not `Name: value`, such as `X-Gateway-Key: …`")]
-    NoPair,
-    /// The name is not a header name, and may be a secret.
-    #[error("its name is not the name of a header: letters, digits and `-`")]
-    Name,
-    /// The value has characters that headers can't have.
-    #[error("the value of {0} has control characters, which no header may have")]
-    Value(HeaderName),
-    /// The node sets the header.
-    #[error("{0} is set by the node in each request, and a second value would contradict the first one")]
-    OfNode(HeaderName),
-    /// The header is about one connection.
-    #[error("{0} is about the connection to the back end, which the node manages")]
-    OfConnection(HeaderName),
-}
-
 impl WebhookHeader {
     /// Writes headers into a request. They replace headers of the same names.
     pub(crate) fn set_all(headers: &[Self], head: &mut HeaderMap) {
@@ -105,24 +85,27 @@ impl WebhookHeader {
 }
 
 impl FromStr for WebhookHeader {
-    type Err = WebhookHeaderError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, WebhookHeaderError> {
-        let (name, value) = text.split_once(':').ok_or(WebhookHeaderError::NoPair)?;
-        let name: HeaderName = name.trim().parse().map_err(|_| WebhookHeaderError::Name)?;
-        let value = value.trim();
-        if value.is_empty() {
-            return Err(WebhookHeaderError::NoPair);
-        }
+    /// Parses `Name: value`. No error text contains the value.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pair =
+            text.split_once(':').map(|(name, value)| (name, value.trim())).filter(|(_, value)| !value.is_empty());
+        let (name, value) = pair.ok_or("not `Name: value`, such as `X-Gateway-Key: …`")?;
+        // The name may be a secret, too.
+        let no_name = |_| "its name is not the name of a header: letters, digits and `-`";
+        let name: HeaderName = name.trim().parse().map_err(no_name)?;
         if name == TRAILER || HOP_BY_HOP.contains(&name) {
-            return Err(WebhookHeaderError::OfConnection(name));
+            return Err(format!("{name} is about the connection to the back end, which the node manages"));
         }
         let of_node = [PRIVATE_HEADER_PREFIX, SERVICE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFIX, "content-"];
         let is_of_node = of_node.iter().any(|prefix| name.as_str().starts_with(prefix));
         if is_of_node || [HOST, ACCEPT_ENCODING, EXPECT].contains(&name) {
-            return Err(WebhookHeaderError::OfNode(name));
+            let problem = "is set by the node in each request, and a second value would contradict the first one";
+            return Err(format!("{name} {problem}"));
         }
-        let mut value = HeaderValue::from_str(value).map_err(|_| WebhookHeaderError::Value(name.clone()))?;
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| format!("the value of {name} has control characters, which no header may have"))?;
         value.set_sensitive(true);
         Ok(Self { name, value })
     }

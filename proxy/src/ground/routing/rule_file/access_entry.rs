@@ -27,7 +27,7 @@ fn issuer(name: &str, value: &TomlValue<'_>) -> Result<Issuer, Fault> {
     issuer.audiences = texts(table.take("audiences"), ITEMS_MAX)?;
     if let Some(hubs) = table.take("hubs") {
         let names = texts(Some(hubs), ITEMS_MAX)?;
-        let refused = |source| hubs.fault(RuleProblem::IssuerHubs { issuer: name.to_owned(), source });
+        let refused = |problem| hubs.fault(RuleProblem::IssuerHubs { issuer: name.to_owned(), problem });
         issuer.set_hubs(names.iter().map(String::as_str)).map_err(refused)?;
     }
     for (item, text) in secret_files(&mut table, "keys")? {
@@ -40,7 +40,7 @@ fn issuer(name: &str, value: &TomlValue<'_>) -> Result<Issuer, Fault> {
         issuer.files.push(item.text()?.to_owned());
     }
     for item in table.take("jwks").map(|value| value.items(SETS_MAX)).transpose()?.unwrap_or_default() {
-        let refused = |source| item.fault(RuleProblem::IssuerJwks { issuer: name.to_owned(), source });
+        let refused = |problem| item.fault(RuleProblem::IssuerJwks { issuer: name.to_owned(), problem });
         issuer.jwks.push(item.text()?.parse::<JwksSource>().map_err(refused)?);
     }
     if issuer.keys.is_empty() && issuer.jwks.is_empty() {
@@ -74,7 +74,7 @@ pub(super) fn app_keys(value: Option<TomlValue<'_>>) -> Result<Vec<AppKey>, Faul
         }
         for (item, text) in secrets {
             let key = AppKey::new(name, &text, hubs.iter().copied());
-            let key = key.map_err(|source| item.fault(RuleProblem::AppKey { app: name.to_owned(), source }))?;
+            let key = key.map_err(|problem| item.fault(RuleProblem::AppKey { app: name.to_owned(), problem }))?;
             keys.push(key.shared(is_shared));
         }
         table.finish()?;

@@ -136,7 +136,7 @@ fn headers(table: &mut TomlTable<'_>) -> Result<Vec<WebhookHeader>, Fault> {
     for (item, text) in secrets(table, "headers", "headers-file")? {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         for line in lines {
-            let header = line.parse().map_err(|source| item.fault(RuleProblem::Header { key: item.key, source }))?;
+            let header = line.parse().map_err(|problem| item.fault(RuleProblem::Header { key: item.key, problem }))?;
             headers.push(header);
         }
     }
