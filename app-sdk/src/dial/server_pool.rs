@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_link::{LinkOutbox, StatefulReconnects};
 use trunkline_protocol::dial_in::{FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
-use trunkline_protocol::id::random_bytes;
-use trunkline_protocol::service::{Capabilities, Ping};
+use trunkline_protocol::service::{Backoff, Capabilities, Ping};
 
 use super::dial_error::DialError;
 use super::dialled_service::DialledService;
@@ -32,8 +31,11 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// A server connection that ends sooner counts as a failure, to prevent a tight dial loop.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
-/// Maximum random delay before a lost connection is dialled again, because connections are often lost together.
-const SPREAD: Duration = Duration::from_secs(1);
+/// Maximum delay before a lost connection is dialled again. It is random, because connections are often lost together.
+const SPREAD_MS: u64 = 1_000;
+
+/// Minimum and maximum wait between dials of an unreachable service, of which a half is random.
+const BACKOFF_MS: (u64, u64) = (2_000, 60_000);
 
 /// Interval and number of the pings that announce the shutdown.
 const FIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -60,7 +62,7 @@ pub(crate) struct ServerPool {
     pub(crate) service_hub: String,
     state: Mutex<PoolState>,
     /// Held by the slot that retries while the service is unreachable.
-    probe: tokio::sync::Mutex<BackOff>,
+    probe: tokio::sync::Mutex<Backoff>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +85,8 @@ impl ServerPool {
     pub(crate) fn start(parts: PoolParts, connections: u32) -> Arc<Self> {
         let service_hub = parts.hub.to_lowercase();
         let state = Mutex::new(PoolState { next_slot: connections, ..PoolState::default() });
-        let pool = Arc::new(Self { parts, service_hub, state, probe: tokio::sync::Mutex::default() });
+        let backoff = Backoff::new(BACKOFF_MS.0, BACKOFF_MS.1);
+        let pool = Arc::new(Self { parts, service_hub, state, probe: tokio::sync::Mutex::new(backoff) });
         for slot in 0..connections {
             pool.spawn(Arc::clone(&pool).keep(slot));
         }
@@ -124,7 +127,7 @@ impl ServerPool {
             if begun.elapsed() < SETTLED_AFTER {
                 lock(&self.state).is_down = true;
             } else {
-                sleep(share(SPREAD, random_number())).await;
+                sleep(Backoff::new(SPREAD_MS, SPREAD_MS).next_wait()).await;
             }
         }
     }
@@ -140,14 +143,14 @@ impl ServerPool {
                 continue;
             }
             let draining = &self.parts.draining;
-            let mut back_off = draining.run_until_cancelled(self.probe.lock()).await?;
+            let mut backoff = draining.run_until_cancelled(self.probe.lock()).await?;
             if !lock(&self.state).is_down {
                 continue;
             }
-            draining.run_until_cancelled(sleep(back_off.next_wait(random_number()))).await?;
+            draining.run_until_cancelled(sleep(backoff.next_wait())).await?;
             match self.dial(Wanted::Default).await? {
                 Ok(socket) => {
-                    back_off.reset();
+                    backoff.reset();
                     return Some(self.reached(socket));
                 }
                 Err(problem) => self.failed(&problem),
@@ -266,52 +269,4 @@ fn ticks(period: Duration) -> Interval {
 
 fn ping(key: &'static str, value: &'static str) -> Ping {
     Ping { pairs: vec![(key.into(), value.into())] }
-}
-
-fn random_number() -> u16 {
-    u16::from_be_bytes(random_bytes())
-}
-
-/// Maximum exponent of the back-off: 32 s. After that, it is a minute.
-const DOUBLINGS_MAX: u32 = 5;
-
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// Maximum random addition to each wait, so that app servers which lost a service together do not reconnect together.
-const CHANCE: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Default)]
-struct BackOff {
-    failures: u32,
-}
-
-impl BackOff {
-    /// Returns the next wait. `chance` is any random number.
-    fn next_wait(&mut self, chance: u16) -> Duration {
-        let wait = if self.failures > DOUBLINGS_MAX { LONGEST } else { Duration::from_secs(1 << self.failures) };
-        self.failures = self.failures.saturating_add(1);
-        wait + share(CHANCE, chance)
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-fn share(time: Duration, chance: u16) -> Duration {
-    time.mul_f64(f64::from(chance) / f64::from(u16::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_a_minute_and_restart() {
-        let mut back_off = BackOff::default();
-        let waits: Vec<_> = (0..8).map(|_| back_off.next_wait(0).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        back_off.reset();
-        assert_eq!(back_off.next_wait(u16::MAX), Duration::from_secs(2), "chance adds a second at most");
-    }
 }

@@ -24,6 +24,7 @@
 //! | `stop` | session milliseconds as instants; stopping a socket from outside; ticks and timeouts of the session |
 //! | `reader` | frames in batches, numbered and counted as taken |
 //! | `writer` | chunks, pings and acknowledgements |
+//! | `keeper` | keeps a session dialled, with back-off |
 //! | `move_queue` | moves of client connections, queued after earlier sends |
 //!
 //! [`Session`]: trunkline_protocol::service::Session
@@ -31,6 +32,7 @@
 mod end;
 mod handshake;
 mod header;
+mod keeper;
 mod move_queue;
 mod outbox;
 mod reader;
@@ -45,6 +47,7 @@ pub use handshake::{
     MigrationLevel, StatefulReconnects, answer_handshake, answer_handshake_if, request_handshake, request_handshake_for,
 };
 pub use header::{MalformedHeader, read_answer, read_capabilities, read_offer, write_answer, write_offer};
+pub use keeper::{Keeper, SessionDriver};
 pub use move_queue::{ManySend, MoveQueue, TooManyMoves};
 pub use outbox::{LinkOutbox, OutboxClosed, OutboxPolicy, Outgoing, TrySendError};
 pub use reader::{FrameSink, LinkReadLoop};

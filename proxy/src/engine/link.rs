@@ -17,6 +17,7 @@ mod route;
 mod session_over;
 mod socket_carrier;
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +26,16 @@ use bytestring::ByteString;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
-use trunkline_link::{LinkClock, window_passed};
-use trunkline_protocol::id::random_bytes;
+use trunkline_link::{Keeper, LinkClock, SessionDriver, window_passed};
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
 use trunkline_protocol::service::{
-    Backoff, Capabilities, FrameBuffer, Incoming, Offer, Role, ServiceMessage, Session, SessionId, UndeliveredFrames,
+    Capabilities, FrameBuffer, Incoming, Offer, Role, ServiceMessage, Session, SessionId, UndeliveredFrames,
 };
 
 use crate::engine::shard::{LinkLoss, Shard, ShardCommand};
 use crate::engine::upstream::{AppTarget, DialError, Dialled, LinkHandle, Pool, dial};
 use crate::ground::limits::LinkPermit;
 use crate::ground::metrics::SessionCloseReason;
-use session_over::CarryEnd;
-
 pub(crate) use attachment::{ShardSink, link_carrier};
 pub(crate) use route::{FrameSource, NAMES_PER_COMMAND_MAX, RoutedBatch, read_filtered, route, route_counted};
 pub(crate) use session_over::SessionOver;
@@ -55,11 +53,11 @@ const PERMIT_RETRY: Duration = Duration::from_secs(5);
 pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     let Ok(_permit) = take_permit(&shard, &pool, slot).await else { return };
     let mut id = pool.first_session();
-    let mut backoff = Backoff::default();
+    let mut keeper = Keeper::default();
     while !pool.retired.is_cancelled() {
-        let mut keeper = SlotKeeper::new(&shard, &pool, slot, id);
-        let over = keeper.run(&mut backoff).await;
-        keeper.end_session(over).await;
+        let mut session = SlotSession::new(&shard, &pool, slot, id);
+        let over = keeper.keep(&mut session).await;
+        session.end_session(over).await;
         id = id.next();
     }
 }
@@ -89,7 +87,8 @@ async fn take_permit(shard: &Shard, pool: &Pool, slot: usize) -> Result<Option<L
 /// Error: the pool of a slot was retired.
 struct PoolRetired;
 
-struct SlotKeeper<'a> {
+/// Session of one slot, for the keeper.
+struct SlotSession<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
     slot: usize,
@@ -101,7 +100,7 @@ struct SlotKeeper<'a> {
     was_open: bool,
 }
 
-impl<'a> SlotKeeper<'a> {
+impl<'a> SlotSession<'a> {
     fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, slot: usize, id: SessionId) -> Self {
         let links = shard.shared().settings.links;
         let session = Session::new(id, Role::Proxy, links.session(), shard.shared().now_ms());
@@ -111,71 +110,6 @@ impl<'a> SlotKeeper<'a> {
         Self { shard, pool, slot, link: Arc::new(link), clock, incoming, left, was_open: false }
     }
 
-    async fn run(&mut self, backoff: &mut Backoff) -> SessionOver {
-        loop {
-            let (dialled, offer) = match self.dial(backoff).await {
-                Ok(dialled) => dialled,
-                Err(over) => return over,
-            };
-            backoff.reset();
-            match self.carry(dialled, &offer).await {
-                CarryEnd::Over(over) => return over,
-                CarryEnd::Lost(reason) => self.lost(&reason),
-            }
-            if let Some(over) = self.wait(backoff).await {
-                return over;
-            }
-        }
-    }
-
-    async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), SessionOver> {
-        loop {
-            let Some(offer) = self.offer() else { return Err(SessionOver::retired()) };
-            let begun = Instant::now();
-            let shared = self.shard.shared();
-            let terms = self.pool.app.group.terms();
-            let caller = terms.caller(&shared.settings.node);
-            let dialling = dial(self.pool, self.slot, &offer, &shared.boot, caller);
-            let dialled = tokio::select! {
-                biased;
-                over = self.give_up() => return Err(over),
-                dialled = timeout(self.dial_timeout(), dialling) => dialled.unwrap_or(Err(DialError::Timeout)),
-            };
-            match dialled {
-                Ok(dialled) => {
-                    self.shard.counters().dials.observe_duration(begun.elapsed());
-                    return Ok((dialled, offer));
-                }
-                // Start the next session immediately, unless this one was never open: then the app server has a
-                // problem.
-                Err(DialError::UnknownSession) if self.was_open => return Err(SessionOver::unknown()),
-                Err(DialError::UnknownSession) => {
-                    let over = self.wait(backoff).await;
-                    return Err(over.unwrap_or_else(SessionOver::unknown));
-                }
-                // The watcher of the upstream reads the manifest again and retires the pool.
-                Err(DialError::OtherInstance) => self.pool.met_another_instance(),
-                Err(error) => {
-                    // The upstream watcher logs the problem once; at a higher level, this would be a line per link and
-                    // attempt.
-                    let (hub, slot) = (self.pool.hub.name(), self.slot);
-                    debug!(hub, app = %self.pool.app.target, slot, %error, "cannot open a link yet");
-                }
-            }
-            if let Some(over) = self.wait(backoff).await {
-                return Err(over);
-            }
-        }
-    }
-
-    fn offer(&self) -> Option<Offer> {
-        let mut offer = self.link.outbox().offer()?;
-        if !self.shard.shared().settings.links.can_resume() {
-            offer.capabilities = Capabilities::plain();
-        }
-        Some(offer)
-    }
-
     fn dial_timeout(&self) -> Duration {
         let window_ms = self.shard.shared().settings.links.resume_window_ms;
         let resuming_ms = (window_ms / DIALS_PER_WINDOW).clamp(DIAL_TIMEOUT_MIN_MS, LINK_HANDSHAKE_TIMEOUT_MS);
@@ -183,28 +117,11 @@ impl<'a> SlotKeeper<'a> {
         Duration::from_millis(if self.was_open { resuming_ms } else { 2 * LINK_HANDSHAKE_TIMEOUT_MS })
     }
 
-    /// Waits before the next dial. Returns early if the session ends.
-    async fn wait(&self, backoff: &mut Backoff) -> Option<SessionOver> {
-        let wait = Duration::from_millis(backoff.next_wait_ms(u16::from_ne_bytes(random_bytes())));
-        tokio::select! {
-            over = self.give_up() => Some(over),
-            () = sleep(wait) => None,
-        }
-    }
-
-    async fn give_up(&self) -> SessionOver {
-        let mut left = self.left.clone();
-        tokio::select! {
-            Ok(()) = left.changed(), if self.was_open => SessionOver::left(),
-            () = self.pool.retired.cancelled() => SessionOver::retired(),
-            cause = window_passed(self.link.outbox(), self.clock) => SessionOver::decided(cause),
-        }
-    }
-
-    fn lost(&self, reason: &str) {
+    fn lost(&self, reason: &str) -> ControlFlow<SessionOver> {
         self.pool.interrupted();
         let (hub, app, slot) = (self.pool.hub.name(), &self.pool.app.name, self.slot);
         debug!(hub, %app, slot, reason, "link lost: waiting for it to resume");
+        ControlFlow::Continue(())
     }
 
     /// Logs the end of the session. Warns only about protocol violations; the upstream watcher warns about lost links.
@@ -245,6 +162,57 @@ impl<'a> SlotKeeper<'a> {
             give_to_all(self.shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
         }
         over.send_goodbye().await;
+    }
+}
+
+impl SessionDriver for SlotSession<'_> {
+    type Socket = Dialled;
+    type Error = DialError;
+    type Over = SessionOver;
+
+    fn offer(&self) -> Result<Offer, SessionOver> {
+        let mut offer = self.link.outbox().offer().ok_or_else(SessionOver::retired)?;
+        if !self.shard.shared().settings.links.can_resume() {
+            offer.capabilities = Capabilities::plain();
+        }
+        Ok(offer)
+    }
+
+    async fn dial(&self, offer: &Offer) -> Result<Dialled, DialError> {
+        let (begun, shared) = (Instant::now(), self.shard.shared());
+        let terms = self.pool.app.group.terms();
+        let dialling = dial(self.pool, self.slot, offer, &shared.boot, terms.caller(&shared.settings.node));
+        let dialled = timeout(self.dial_timeout(), dialling).await.unwrap_or(Err(DialError::Timeout))?;
+        self.shard.counters().dials.observe_duration(begun.elapsed());
+        Ok(dialled)
+    }
+
+    fn handle_failure(&mut self, error: DialError) -> ControlFlow<SessionOver> {
+        match error {
+            DialError::UnknownSession => return ControlFlow::Break(SessionOver::unknown()),
+            // The watcher of the upstream reads the manifest again and retires the pool.
+            DialError::OtherInstance => self.pool.met_another_instance(),
+            error => {
+                // The upstream watcher logs the problem once; at a higher level, this would be a line per link and
+                // attempt.
+                let (hub, slot) = (self.pool.hub.name(), self.slot);
+                debug!(hub, app = %self.pool.app.target, slot, %error, "cannot open a link yet");
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn carry(&mut self, dialled: Dialled, offer: Offer) -> ControlFlow<SessionOver> {
+        self.carry_frames(dialled, &offer).await
+    }
+
+    async fn over(&self) -> SessionOver {
+        let mut left = self.left.clone();
+        tokio::select! {
+            Ok(()) = left.changed(), if self.was_open => SessionOver::left(),
+            () = self.pool.retired.cancelled() => SessionOver::retired(),
+            cause = window_passed(self.link.outbox(), self.clock) => SessionOver::decided(cause),
+        }
     }
 }
 

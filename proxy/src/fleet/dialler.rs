@@ -8,6 +8,7 @@
 //! ```
 
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +20,12 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tracing::{debug, info};
 use trunkline_channel::{NOT_FRESH, OpenChannelError};
-use trunkline_link::{LinkEnd, LinkSocket, MalformedHeader, read_answer, window_passed, write_offer};
+use trunkline_link::{
+    Keeper, LinkEnd, LinkSocket, MalformedHeader, SessionDriver, read_answer, window_passed, write_offer,
+};
 use trunkline_protocol::fleet::{Greeting, GreetingError, WireVersions};
-use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::GREETING_MAX_BYTES;
-use trunkline_protocol::service::{Answer, Attachment, Backoff, Offer, Role};
+use trunkline_protocol::service::{Answer, Backoff, Offer, Role};
 use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER, NODE_HEADER};
 
 use super::address_book::{AddressProblemKind, AddressState};
@@ -89,12 +91,6 @@ enum LinkError {
     Upgrade(#[from] hyper::Error),
     #[error("no answer within {} s", GREETING_TIMEOUT.as_secs())]
     Timeout,
-}
-
-impl LinkError {
-    fn is_refused(&self) -> bool {
-        matches!(self, Self::Http(error) if is_refused(error))
-    }
 }
 
 /// Attempts before an error is logged.
@@ -175,6 +171,7 @@ impl Dialler {
     /// Dials until the address is neither configured nor answered.
     pub(super) async fn run(self) {
         let (mut backoff, mut tries, mut alternative) = (Backoff::default(), 0, None);
+        let mut keeper = Keeper::default();
         while !self.fleet.members().has_left() {
             if tries > LEARNT_TRIES_MAX && !self.fleet.members().addresses.is_given(&self.address) {
                 return self.fleet.members().addresses.forget(&self.address);
@@ -195,12 +192,12 @@ impl Dialler {
                 }
                 Ok(Greeted::Unlinked(member)) => {
                     (backoff, tries) = (Backoff::default(), 0);
-                    self.keep_link(&member).await;
+                    self.keep_link(&member, &mut keeper).await;
                 }
                 Err(error) => {
                     tries += 1;
                     self.note_failure(&error, tries);
-                    sleep(wait(&mut backoff)).await;
+                    sleep(backoff.next_wait()).await;
                 }
             }
         }
@@ -252,11 +249,13 @@ impl Dialler {
         }
     }
 
-    async fn keep_link(&self, member: &Arc<FleetMember>) {
+    async fn keep_link(&self, member: &Arc<FleetMember>, keeper: &mut Keeper) {
         let link =
             Arc::new(NodeLink::new(self.fleet.members().next_session(), Role::Proxy, self.fleet.members().clock));
         self.fleet.begin_outgoing(member, &link);
-        let LinkOver { reason, is_gone } = self.keep_session(member, &link).await;
+        let (refusals, begun) = (Refusals::default(), Instant::now());
+        let mut session = MemberSession { dialler: self, member, link: &link, refusals, was_open: false, begun };
+        let LinkOver { reason, is_gone } = keeper.keep(&mut session).await;
         let undelivered = link.end_link();
         if is_gone {
             member.set_left();
@@ -276,105 +275,34 @@ impl Dialler {
         }
     }
 
-    async fn keep_session(&self, member: &Arc<FleetMember>, link: &Arc<NodeLink>) -> LinkOver {
-        let (mut backoff, mut was_open, mut refusals) = (Backoff::default(), false, Refusals::default());
-        let begun = Instant::now();
-        loop {
-            let Some(offer) = link.outbox().offer() else { return LinkOver::because("the session has ended") };
-            self.address.set_listed(self.fleet.members().addresses.is_given(&self.address));
-            let dialled = tokio::select! {
-                biased;
-                over = over(link) => return over,
-                dialled = timeout(GREETING_TIMEOUT, self.dial(member, &offer)) => dialled.unwrap_or(Err(LinkError::Timeout)),
-            };
-            match dialled {
-                Ok((socket, answer)) => {
-                    backoff = Backoff::default();
-                    refusals.end_refusals();
-                    member.set_reached();
-                    match link.outbox().attach_answer(&offer, &answer, link.clock.now_ms()) {
-                        Ok(Some((attachment, replayed))) => {
-                            debug!(peer = member.name(), replayed, "node link opened");
-                            if !std::mem::replace(&mut was_open, true) {
-                                self.fleet.introduce(member, link);
-                            }
-                            let end = self.carry(member, link, &offer, attachment, socket).await;
-                            if !end.is_resumable() {
-                                return LinkOver::from(&end);
-                            }
-                        }
-                        Ok(None) => return LinkOver::because("the session has ended"),
-                        Err(error) => return LinkOver::because(error),
-                    }
-                }
-                Err(error @ LinkError::OtherStart) => {
-                    refusals.report(self.fleet.shared(), member);
-                    return LinkOver::gone(error);
-                }
-                Err(error @ LinkError::UnknownSession) => return LinkOver::because(error),
-                Err(error) => {
-                    if error.is_refused() {
-                        member.set_refused();
-                        // A member with a link to this node is alive, even if its address refuses connections.
-                        if !member.links.has_incoming_socket() {
-                            self.fleet.members().note_gone(member);
-                        }
-                        if refusals.note_refusal(self.fleet.shared(), member) > REFUSED_MAX {
-                            return LinkOver::gone("nothing listens at its address");
-                        }
-                    } else {
-                        refusals.end_refusals();
-                    }
-                    debug!(peer = member.name(), %error, "cannot open a node link yet");
-                    if !was_open && begun.elapsed().as_millis() > u128::from(NODE_LINK_WINDOW_MS) {
-                        return LinkOver::because("a greeting node can't be linked");
-                    }
-                }
-            }
-            tokio::select! {
-                over = over(link) => return over,
-                () = sleep(wait(&mut backoff).min(refusals.longest_wait())) => {}
-            }
-        }
+    fn client(&self) -> HttpClient {
+        HttpClient::without_pool(self.fleet.shared().ways.node_channels.clone())
     }
+}
 
-    async fn carry(
-        &self,
-        member: &Arc<FleetMember>,
-        link: &Arc<NodeLink>,
-        offer: &Offer,
-        attachment: Attachment,
-        socket: LinkSocket<UpstreamWebSocket>,
-    ) -> LinkEnd {
-        let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
-        let LinkSocket { reader, mut writer } = socket;
-        let carrier = node_carrier(link, &self.fleet.fleet_relay().counters, attachment, stop);
-        let mut sink = NodeSink::new(&self.fleet, member, link, LinkDirection::ByUs);
-        let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
-        link.end_socket(incoming);
-        link.outbox().detach(attachment, link.clock.now_ms());
-        if let Some(words) = end.close_frame(Role::Proxy) {
-            drop(timeout(Duration::from_secs(1), writer.close_socket(words)).await);
-        }
-        end
-    }
+/// Session of the link to a member, for the keeper.
+struct MemberSession<'a> {
+    dialler: &'a Dialler,
+    member: &'a Arc<FleetMember>,
+    link: &'a Arc<NodeLink>,
+    refusals: Refusals,
+    was_open: bool,
+    begun: Instant,
+}
 
-    async fn dial(
-        &self,
-        member: &FleetMember,
-        offer: &Offer,
-    ) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
+impl MemberSession<'_> {
+    async fn upgrade(&self, offer: &Offer) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
         let mut request = Request::get(FLEET_LINK_PATH)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, generate_key())
-            .header(BOOT_HEADER, &self.fleet.shared().boot)
-            .header(INSTANCE_HEADER, member.boot())
+            .header(BOOT_HEADER, &self.dialler.fleet.shared().boot)
+            .header(INSTANCE_HEADER, self.member.boot())
             .body(Body::empty())
             .map_err(HttpError::from)?;
         write_offer(offer, request.headers_mut());
-        let answer = self.client().send(&self.address, request).await?;
+        let answer = self.dialler.client().send(&self.dialler.address, request).await?;
         match answer.status() {
             StatusCode::SWITCHING_PROTOCOLS => {}
             StatusCode::CONFLICT => return Err(LinkError::OtherStart),
@@ -385,21 +313,89 @@ impl Dialler {
         Ok((LinkSocket::network(into_websocket(hyper::upgrade::on(answer).await?, Side::Client).await), told))
     }
 
-    fn client(&self) -> HttpClient {
-        HttpClient::without_pool(self.fleet.shared().ways.node_channels.clone())
+    /// Counts refused dials. Returns the end of a session whose node has been refusing dials for too long.
+    fn handle_refusal(&mut self) -> ControlFlow<LinkOver> {
+        let Self { dialler: Dialler { fleet, .. }, member, refusals, .. } = self;
+        member.set_refused();
+        // A member with a link to this node is alive, even if its address refuses connections.
+        if !member.links.has_incoming_socket() {
+            fleet.members().note_gone(member);
+        }
+        match refusals.note_refusal(fleet.shared(), member) > REFUSED_MAX {
+            true => ControlFlow::Break(LinkOver::gone("nothing listens at its address")),
+            false => ControlFlow::Continue(()),
+        }
     }
 }
 
-/// Waits until a disconnected link ends; returns the reason.
-async fn over(link: &NodeLink) -> LinkOver {
-    tokio::select! {
-        () = link.given_up() => LinkOver::from(&LinkEnd::Shutdown),
-        cause = window_passed(link.outbox(), link.clock) => LinkOver::because(cause),
-    }
-}
+impl SessionDriver for MemberSession<'_> {
+    type Socket = (LinkSocket<UpstreamWebSocket>, Answer);
+    type Error = LinkError;
+    type Over = LinkOver;
 
-fn wait(backoff: &mut Backoff) -> Duration {
-    Duration::from_millis(backoff.next_wait_ms(u16::from_ne_bytes(random_bytes())))
+    fn offer(&self) -> Result<Offer, LinkOver> {
+        self.link.outbox().offer().ok_or_else(|| LinkOver::because("the session has ended"))
+    }
+
+    async fn dial(&self, offer: &Offer) -> Result<Self::Socket, LinkError> {
+        let Dialler { fleet, address } = self.dialler;
+        address.set_listed(fleet.members().addresses.is_given(address));
+        timeout(GREETING_TIMEOUT, self.upgrade(offer)).await.unwrap_or(Err(LinkError::Timeout))
+    }
+
+    fn handle_failure(&mut self, error: LinkError) -> ControlFlow<LinkOver> {
+        match &error {
+            LinkError::OtherStart => {
+                self.refusals.report(self.dialler.fleet.shared(), self.member);
+                return ControlFlow::Break(LinkOver::gone(error));
+            }
+            LinkError::UnknownSession => return ControlFlow::Break(LinkOver::because(error)),
+            LinkError::Http(http) if is_refused(http) => self.handle_refusal()?,
+            _ => self.refusals.end_refusals(),
+        }
+        debug!(peer = self.member.name(), %error, "cannot open a node link yet");
+        if !self.was_open && self.begun.elapsed().as_millis() > u128::from(NODE_LINK_WINDOW_MS) {
+            return ControlFlow::Break(LinkOver::because("a greeting node can't be linked"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn carry(&mut self, (socket, answer): Self::Socket, offer: Offer) -> ControlFlow<LinkOver> {
+        let Self { dialler: Dialler { fleet, .. }, member, link, .. } = *self;
+        self.refusals.end_refusals();
+        member.set_reached();
+        let (attachment, replayed) = match link.outbox().attach_answer(&offer, &answer, link.clock.now_ms()) {
+            Ok(Some(attached)) => attached,
+            Ok(None) => return ControlFlow::Break(LinkOver::because("the session has ended")),
+            Err(error) => return ControlFlow::Break(LinkOver::because(error)),
+        };
+        debug!(peer = member.name(), replayed, "node link opened");
+        if !std::mem::replace(&mut self.was_open, true) {
+            fleet.introduce(member, link);
+        }
+        let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
+        let LinkSocket { reader, mut writer } = socket;
+        let carrier = node_carrier(link, &fleet.fleet_relay().counters, attachment, stop);
+        let mut sink = NodeSink::new(fleet, member, link, LinkDirection::ByUs);
+        let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
+        link.end_socket(incoming);
+        link.outbox().detach(attachment, link.clock.now_ms());
+        if let Some(words) = end.close_frame(Role::Proxy) {
+            drop(timeout(Duration::from_secs(1), writer.close_socket(words)).await);
+        }
+        if end.is_resumable() { ControlFlow::Continue(()) } else { ControlFlow::Break(LinkOver::from(&end)) }
+    }
+
+    async fn over(&self) -> LinkOver {
+        tokio::select! {
+            () = self.link.given_up() => LinkOver::from(&LinkEnd::Shutdown),
+            cause = window_passed(self.link.outbox(), self.link.clock) => LinkOver::because(cause),
+        }
+    }
+
+    fn wait_max(&self) -> Duration {
+        self.refusals.longest_wait()
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Settings of a session, and the backoff between dial attempts of its link.
 
+use std::time::Duration;
+
+use crate::id::random_bytes;
 use crate::limits::{LINK_BACKOFF_MS, LINK_PING_INTERVAL_MS, LINK_RING_MAX_BYTES, LINK_TIMEOUT_MS, RESUME_WINDOW_MS};
 
 /// End that holds a session. The proxy decides when it ends; the app server can only give it up.
@@ -90,6 +93,11 @@ impl Backoff {
         self.next_ms = whole.saturating_mul(2).min(self.last_ms);
         let half = whole / 2;
         half + half.saturating_mul(u64::from(chance)) / u64::from(u16::MAX)
+    }
+
+    /// Returns the next wait, with a random chance.
+    pub fn next_wait(&mut self) -> Duration {
+        Duration::from_millis(self.next_wait_ms(u16::from_ne_bytes(random_bytes())))
     }
 
     /// Resets the backoff after the link has opened.

@@ -1,6 +1,7 @@
 //! Attachment of a socket to a link's session, and the consumer of its frames.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use trunkline_link::{FrameSink, LinkClock, LinkSocket, LinkWriter, SocketStop, W
 use trunkline_protocol::service::{Attachment, ECHO_KEY, FrameHead, Offer, Ping, Role, ServiceMessage, SessionEvent};
 
 use super::route::{CommandPieces, FrameSource, RoutedBatch, route};
-use super::session_over::{CarryEnd, SessionOver};
+use super::session_over::SessionOver;
 use super::socket_carrier::{SocketCarrier, SocketMeter};
-use super::{SlotKeeper, give_to_all, mirror_frame, record_request};
+use super::{SlotSession, give_to_all, mirror_frame, record_request};
 use crate::engine::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::engine::upstream::{Dialled, LinkHandle, Pool, ReplyTo, ServerGroup, UpstreamWebSocket};
 use crate::ground::auth::Signer;
@@ -31,9 +32,9 @@ const BUSY_FRAMES: usize = 64;
 /// Minimum interval between warnings about skipped frames.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
 
-impl SlotKeeper<'_> {
+impl SlotSession<'_> {
     /// Carries frames over a new socket until the socket is lost or the session ends.
-    pub(super) async fn carry(&mut self, dialled: Dialled, offer: &Offer) -> CarryEnd {
+    pub(super) async fn carry_frames(&mut self, dialled: Dialled, offer: &Offer) -> ControlFlow<SessionOver> {
         let Dialled { socket: LinkSocket { reader, mut writer }, answer } = dialled;
         let attachment = match self.link.attach(offer, &answer, self.clock.now_ms()) {
             Ok(Some((attachment, replayed))) => {
@@ -41,7 +42,7 @@ impl SlotKeeper<'_> {
                 give_to_all(self.shard, &ShardCommand::LinkOpened(self.link.clone())).await;
                 attachment
             }
-            Ok(None) => return CarryEnd::Lost("the session ended before the link was open".into()),
+            Ok(None) => return self.lost("the session ended before the link was open"),
             Err(error) => return over_with(SessionOver::from_end(&error.into()), writer),
         };
         let group = self.pool.app.group.clone();
@@ -62,7 +63,7 @@ impl SlotKeeper<'_> {
                 let reason = end.reason(Role::Proxy);
                 over_with(SessionOver { reason, ..SessionOver::decided(cause) }, writer)
             }
-            _ => CarryEnd::Lost(end.reason(Role::Proxy)),
+            _ => self.lost(&end.reason(Role::Proxy)),
         }
     }
 
@@ -118,8 +119,8 @@ impl SocketMeter for LinkMeter<'_> {
     }
 }
 
-fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> CarryEnd {
-    CarryEnd::Over(SessionOver { socket: Some(writer), ..over })
+fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> ControlFlow<SessionOver> {
+    ControlFlow::Break(SessionOver { socket: Some(writer), ..over })
 }
 
 /// Routes the frames of a link to the shards concerned, batch by batch.

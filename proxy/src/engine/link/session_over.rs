@@ -21,13 +21,6 @@ pub(crate) struct SessionOver {
     pub(super) socket: Option<LinkWriter<UpstreamWebSocket>>,
 }
 
-#[derive(Debug)]
-pub(super) enum CarryEnd {
-    /// Socket lost for this reason; the session may continue on another socket.
-    Lost(String),
-    Over(SessionOver),
-}
-
 impl SessionOver {
     fn new(cause: SessionCloseReason, reason: impl ToString) -> Self {
         Self { cause, reason: reason.to_string(), socket: None }
