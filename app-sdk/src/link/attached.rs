@@ -102,8 +102,7 @@ impl Attached {
         if let (Some(mut writer), Some((code, reason))) = (writer, end.close_frame(Role::AppServer)) {
             // A service treats any code except the normal one as an error.
             let code = if is_service && code == SESSION_OVER_CODE { CLOSE_NORMAL } else { code };
-            let close = (code, reason);
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close_socket(close)).await;
+            writer.close_socket((code, reason)).await;
         }
     }
 

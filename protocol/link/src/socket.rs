@@ -6,15 +6,20 @@
 //! Links abstract from WebSocket libraries: they need messages with chunks of frames, and close frames.
 
 use std::error::Error;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use trunkline_protocol::service::{FrameBuffer, ServiceMessage};
 use trunkline_protocol::wire::SESSION_OVER_CODE;
 
 use super::LinkEnd;
+
+/// Timeout of a close frame: the peer may be gone.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A WebSocket of any library.
 pub trait LinkWebSocket:
@@ -245,11 +250,11 @@ impl<S: LinkWebSocket> LinkWriter<S> {
         self.send(piece.freeze()).await
     }
 
-    /// Sends a close frame if the peer still reads. In memory, dropping the link is enough.
+    /// Sends a close frame if the peer still reads; waits a second at most. In memory, dropping the link is enough.
     pub async fn close_socket(&mut self, (code, reason): (u16, String)) {
         if let PieceTarget::Network(sink) = &mut self.pieces {
             // Fails if the peer has already closed.
-            drop(sink.send(S::Message::close_frame(code, reason)).await);
+            drop(timeout(CLOSE_TIMEOUT, sink.send(S::Message::close_frame(code, reason))).await);
         }
     }
 }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -60,9 +60,6 @@ const LINKS_MAX: usize = 256;
 
 /// Close code for a link closed by its app server.
 const CLOSE_NORMAL: u16 = 1000;
-
-/// Timeout for closing a link to an app server that may be gone.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) async fn serve_link(shard: Rc<Shard>, keys: Arc<SigningKeys>, incoming: Box<IncomingLink>) {
     let IncomingLink { upgrade, hub, instance, from, endpoint, signer, is_carried, refusal, permit } = *incoming;
@@ -214,7 +211,7 @@ async fn carry(
     }
     give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss_of(&link, &over, is_closed)))).await;
     if let Some(words) = close_words(&end, has_lost_key) {
-        drop(timeout(CLOSE_TIMEOUT, writer.close_socket(words)).await);
+        writer.close_socket(words).await;
     }
     drop((writer, permit));
     remove_if_gone(shard, pool).await;
@@ -290,7 +287,7 @@ async fn remove_if_gone(shard: &Shard, pool: &Arc<Pool>) {
 
 async fn close_link(mut socket: LinkSocket<UpstreamWebSocket>, end: &LinkEnd) {
     if let Some(words) = end.close_frame(Role::Proxy) {
-        drop(timeout(CLOSE_TIMEOUT, socket.writer.close_socket(words)).await);
+        socket.writer.close_socket(words).await;
     }
 }
 

@@ -381,7 +381,7 @@ impl SessionDriver for MemberSession<'_> {
         link.end_socket(incoming);
         link.outbox().detach(attachment, link.clock.now_ms());
         if let Some(words) = end.close_frame(Role::Proxy) {
-            drop(timeout(Duration::from_secs(1), writer.close_socket(words)).await);
+            writer.close_socket(words).await;
         }
         if end.is_resumable() { ControlFlow::Continue(()) } else { ControlFlow::Break(LinkOver::from(&end)) }
     }

@@ -1,7 +1,6 @@
 //! Routes for other nodes inside channels: greeting and node-link upgrade, with the sockets of incoming node links.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
@@ -11,7 +10,6 @@ use axum::{Extension, Router};
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::upgrade::OnUpgrade;
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tracing::{debug, info};
@@ -148,7 +146,7 @@ impl AcceptedSocket {
         }
         drop(self);
         if let Some(words) = end.close_frame(Role::AppServer) {
-            drop(timeout(Duration::from_secs(1), writer.close_socket(words)).await);
+            writer.close_socket(words).await;
         }
     }
 }

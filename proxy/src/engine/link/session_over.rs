@@ -1,17 +1,11 @@
 //! Reasons for the end of a session, for metrics, logs and client connections.
 
-use std::time::Duration;
-
-use tokio::time::timeout;
 use trunkline_link::{LinkEnd, LinkWriter};
 use trunkline_protocol::cause::Cause as CloseCause;
 use trunkline_protocol::service::{Role, SessionEndReason};
 
 use crate::engine::upstream::UpstreamWebSocket;
 use crate::ground::metrics::SessionCloseReason;
-
-/// Timeout for closing a link to a peer that may be gone.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct SessionOver {
@@ -74,7 +68,7 @@ impl SessionOver {
     /// Sends a farewell if the app server is still connected.
     pub(super) async fn send_goodbye(self) {
         if let Some(mut socket) = self.socket {
-            drop(timeout(GOODBYE_TIMEOUT, socket.close_socket(LinkEnd::goodbye())).await);
+            socket.close_socket(LinkEnd::goodbye()).await;
         }
     }
 }
