@@ -1,5 +1,7 @@
-//! Hubs without app servers: they don't displace other hubs, and are evicted after the hold timeout.
+//! Hubs without app servers: they don't displace other hubs, and are evicted after the hold timeout. Addresses in the
+//! tables of limits are evicted as well.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -273,4 +275,20 @@ async fn app_servers_without_links_and_clients_are_removed() {
     }
     client.fence(&links[0]).await;
     drop(kept);
+}
+
+#[tokio::test(crate = "paused")]
+async fn addresses_that_sent_wrong_tokens_are_dropped_without_any_further_request() {
+    let fixture = fixture();
+    let limits = &fixture.shared.limits;
+    for number in 0..100_u32 {
+        let stranger = Some(IpAddr::V4(number.into()));
+        for throttle in [&limits.failed_hellos, &*limits.wrong_tokens] {
+            throttle.note_wrong(stranger, "x", fixture.shared.uptime());
+        }
+    }
+    assert_eq!((limits.failed_hellos.kept(), limits.wrong_tokens.kept()), (100, 100));
+    // sleep: the tests advance paused time
+    sleep(Duration::from_secs(122)).await;
+    assert_eq!((limits.failed_hellos.kept(), limits.wrong_tokens.kept()), (0, 0));
 }

@@ -83,7 +83,9 @@ fn router(
 ) -> Router {
     let shared = readiness.shared.clone();
     let name = &shared.settings.node;
-    let (guard, node) = (Guard::new(exposure, settings, name, counters.clone()), HeaderValue::from_str(name).ok());
+    let throttle = (shared.limits.wrong_tokens.clone(), shared.instant(0));
+    let guard = Guard::new(exposure, settings, name, counters.clone(), throttle);
+    let node = HeaderValue::from_str(name).ok();
     let observer = Observer::new(readiness.clone(), fleet.clone());
     let context = AdminContext { observer, webhooks: webhooks.clone(), guard: guard.clone(), log: settings.log };
     let audit = AuditLog::new(counters.audit.clone(), settings.log);
@@ -111,7 +113,8 @@ fn router(
 #[cfg(test)]
 pub(crate) fn api_for_nodes(observer: Observer, webhooks: Arc<Webhooks>) -> Router {
     let settings = AdminSettings::default();
-    let guard = Guard::new(Exposure::Network, &settings, "n", Arc::default());
+    let guard =
+        Guard::new(Exposure::Network, &settings, "n", Arc::default(), (Arc::default(), tokio::time::Instant::now()));
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
     guarded.merge(node_channel::for_nodes()).with_state(AdminContext { observer, webhooks, guard, log: None })
 }

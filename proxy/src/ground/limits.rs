@@ -14,6 +14,7 @@ mod pending_negotiation;
 mod relay_limit;
 mod rest_permit;
 mod signer_share;
+mod span_table;
 mod throttle;
 
 use std::collections::HashMap;
@@ -97,6 +98,8 @@ pub(crate) struct LimitCounters {
     refused_returns: Bucket,
     /// Failed hellos of channels, by address.
     pub failed_hellos: AuthThrottle,
+    /// Wrong tokens at the admin port, by address.
+    pub wrong_tokens: Arc<AuthThrottle>,
     /// Requests forwarded to other nodes, by client address.
     pub hop_clients: Option<Permits<AddressKey>>,
     /// Requests forwarded to other nodes, by owner and connection.
@@ -140,11 +143,19 @@ impl LimitCounters {
             setup_faults: SetupFaults::default(),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             failed_hellos: AuthThrottle::default(),
+            wrong_tokens: Arc::default(),
             hop_clients: addresses(given(limits.connections_per_address)),
             hops: HopLimits::default(),
             listeners: Arc::new(Budget::new(usize::MAX)),
             open: Arc::new(Budget::new(usize::MAX)),
         }
+    }
+
+    /// Drops expired entries of clients that no longer send requests.
+    pub(crate) fn sweep(&self, now: Duration) {
+        self.pending.iter().for_each(|pending| pending.sweep(now));
+        self.failed_hellos.sweep(now);
+        self.wrong_tokens.sweep(now);
     }
 
     #[must_use]

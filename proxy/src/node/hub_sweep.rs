@@ -5,6 +5,7 @@
 //! entries are removed: a hub without clients that no linked app server names, a hub of a pattern webhook without
 //! clients, and an app server without links and clients. A hub's index is reused once no shard uses it: each shard is
 //! queried after all earlier commands. Idle times are recorded earlier, because a full table evicts idle entries.
+//! Expired entries of the limits by client address are dropped as well.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>) {
     let limit = hold.max(Duration::from_millis(shared.settings.links.resume_window_ms));
     loop {
         sleep(INTERVAL).await;
+        shared.limits.sweep(shared.uptime());
         sweep(&shared, &webhooks, limit).await;
     }
 }

@@ -57,9 +57,8 @@ struct GuardRules {
     token: Option<AdminTokenInForce>,
     metrics_token: Option<AdminToken>,
     sessions: Sessions,
-    throttle: AuthThrottle,
-    /// Start of the throttle's clock.
-    began: Instant,
+    /// Throttle of wrong tokens, and the start of its clock.
+    throttle: (Arc<AuthThrottle>, Instant),
     counters: Arc<AdminCounters>,
 }
 
@@ -70,10 +69,16 @@ enum Credential<'a> {
 }
 
 impl Guard {
-    pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
+    pub(super) fn new(
+        exposure: Exposure,
+        settings: &AdminSettings,
+        node: &str,
+        counters: Arc<AdminCounters>,
+        throttle: (Arc<AuthThrottle>, Instant),
+    ) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
-        let (sessions, throttle, began) = (Sessions::new(node), AuthThrottle::default(), Instant::now());
-        Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, throttle, began, counters }))
+        let sessions = Sessions::new(node);
+        Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, throttle, counters }))
     }
 
     pub(super) fn has_token(&self) -> bool {
@@ -115,7 +120,7 @@ impl Guard {
 
     /// Compares a token with the valid ones. Delays an address that has guessed before, for correct tokens too.
     async fn check_token(&self, given: &str, right: &[&AdminToken], caller: AdminCaller) -> Result<(), ApiError> {
-        let (GuardRules { throttle, counters, began, .. }, AdminCaller(address)) = (&*self.0, caller);
+        let (GuardRules { throttle: (throttle, began), counters, .. }, AdminCaller(address)) = (&*self.0, caller);
         let wait = throttle.wait(address, began.elapsed());
         if !wait.is_zero() {
             sleep(wait).await;
@@ -318,7 +323,7 @@ mod tests {
     }
 
     fn of(exposure: Exposure, settings: &AdminSettings) -> Guard {
-        Guard::new(exposure, settings, "proxy-a", Arc::default())
+        Guard::new(exposure, settings, "proxy-a", Arc::default(), (Arc::default(), Instant::now()))
     }
 
     fn me() -> AdminCaller {

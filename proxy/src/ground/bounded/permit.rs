@@ -161,6 +161,11 @@ impl<T> Partitions<T> {
         self.of_hash(self.hash(key))
     }
 
+    /// Locks one partition after the other.
+    pub(crate) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
+        self.all.iter().map(|partition| partition.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(crate) fn of_hash(&self, hash: u64) -> MutexGuard<'_, T> {
         let [first, rest @ ..] = &self.all;
         let place = usize::try_from(hash % PARTITIONS as u64).unwrap_or_default();

@@ -4,13 +4,13 @@
 //! are delayed equally, so disconnecting early gains nothing. Repeating one wrong token counts as a misconfiguration,
 //! not as guessing.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::address_key::AddressKey;
+use super::span_table::SpanTable;
 
 /// Period for counting wrong tokens.
 const SPAN: Duration = Duration::from_secs(60);
@@ -25,7 +25,8 @@ const GUESSES_OVERALL: u32 = 100;
 /// twenty guesses a second: hopeless against a random token, tolerable for an operator at that address.
 const SLOW_ANSWER: Duration = Duration::from_secs(3);
 
-/// Maximum number of tracked addresses. Above it, new addresses are delayed while the overall limit is exceeded.
+/// Maximum number of tracked addresses per period. Above it, new addresses are delayed while the overall limit is
+/// exceeded.
 const ADDRESSES_MAX: usize = 4 * 1024;
 
 /// Throttle of secret guesses. Time is passed in, relative to any fixed start.
@@ -37,44 +38,28 @@ pub(crate) struct AuthThrottle {
 
 #[derive(Debug, Default)]
 struct Guesses {
-    by_address: HashMap<AddressKey, AddressGuesses>,
-    overall: SpanCount,
+    by_address: SpanTable<AddressGuesses>,
+    /// Guesses of all addresses in this period.
+    overall: u32,
     unreported: u64,
-    reported_in: Option<u64>,
+    is_reported: bool,
 }
 
 #[derive(Debug, Default)]
 struct AddressGuesses {
-    guesses: SpanCount,
+    count: u32,
     /// Hash of the last wrong token.
     last: Option<u64>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct SpanCount {
-    span: u64,
-    count: u32,
-}
-
-impl SpanCount {
-    fn of(self, span: u64) -> u32 {
-        if self.span == span { self.count } else { 0 }
-    }
-
-    fn add(&mut self, span: u64) {
-        *self = Self { span, count: self.of(span).saturating_add(1) };
-    }
 }
 
 impl AuthThrottle {
     /// Delay before a token of this address is compared; zero for an address without recent guesses.
     pub(crate) fn wait(&self, ip: Option<IpAddr>, now: Duration) -> Duration {
-        let (span, guesses) = (span(now), self.guesses());
-        let is_remembered = ip.is_some_and(|ip| guesses.by_address.contains_key(&ip.into()));
-        let of_address = ip.and_then(|ip| guesses.by_address.get(&ip.into())).map_or(0, |one| one.guesses.of(span));
-        let is_room = guesses.by_address.len() < ADDRESSES_MAX && ip.is_some();
-        let is_slow = match guesses.overall.of(span) >= GUESSES_OVERALL {
-            true => of_address > 0 || !(is_remembered || is_room),
+        let (guesses, key) = (self.guesses(now), ip.map(AddressKey::from));
+        let of_address = key.and_then(|key| guesses.by_address.now.get(&key)).map_or(0, |address| address.count);
+        let has_room = key.is_some_and(|key| guesses.by_address.has_room(key, ADDRESSES_MAX));
+        let is_slow = match guesses.overall >= GUESSES_OVERALL {
+            true => of_address > 0 || !has_room,
             false => of_address >= GUESSES_PER_ADDRESS,
         };
         if is_slow { SLOW_ANSWER } else { Duration::ZERO }
@@ -82,50 +67,43 @@ impl AuthThrottle {
 
     /// Records a wrong token. Once per period, returns the number since the last report, for the log.
     pub(crate) fn note_wrong(&self, ip: Option<IpAddr>, token: &str, now: Duration) -> Option<u64> {
-        let (span, hash) = (span(now), self.hasher.hash_one(token));
-        let mut guesses = self.guesses();
+        let (hash, mut guesses) = (self.hasher.hash_one(token), self.guesses(now));
+        let Guesses { by_address, overall, unreported, is_reported } = &mut *guesses;
         let (mut is_new, mut was_fast) = (true, true);
-        if let Some(address) = guesses.of(ip, now) {
-            // Delayed guesses don't count towards the overall limit, or a single address could exhaust it for all.
-            was_fast = address.guesses.of(span) < GUESSES_PER_ADDRESS;
-            is_new = address.last.replace(hash) != Some(hash);
-            if is_new {
-                address.guesses.add(span);
+        if let Some(key) = ip.map(AddressKey::from) {
+            let earlier = by_address.before.get(&key).and_then(|address| address.last);
+            if let Some(address) = by_address.entry(key, ADDRESSES_MAX) {
+                // Delayed guesses don't count towards the overall limit, or a single address could exhaust it for all.
+                was_fast = address.count < GUESSES_PER_ADDRESS;
+                is_new = address.last.replace(hash).or(earlier) != Some(hash);
+                address.count += u32::from(is_new);
             }
         }
-        if is_new && was_fast {
-            guesses.overall.add(span);
-        }
-        guesses.unreported += 1;
-        if guesses.reported_in == Some(span) {
-            return None;
-        }
-        guesses.reported_in = Some(span);
-        Some(std::mem::take(&mut guesses.unreported))
+        *overall += u32::from(is_new && was_fast);
+        *unreported += 1;
+        let is_due = !std::mem::replace(is_reported, true);
+        is_due.then(|| std::mem::take(unreported))
     }
 
-    fn guesses(&self) -> MutexGuard<'_, Guesses> {
-        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Drops the guesses of earlier periods.
+    pub(super) fn sweep(&self, now: Duration) {
+        drop(self.guesses(now));
     }
-}
 
-impl Guesses {
-    /// Returns the entry of an address; `None` if the table is full.
-    fn of(&mut self, ip: Option<IpAddr>, now: Duration) -> Option<&mut AddressGuesses> {
-        let key = AddressKey::from(ip?);
-        if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&key) {
-            let span = span(now);
-            self.by_address.retain(|_, address| address.guesses.span == span);
-            if self.by_address.len() >= ADDRESSES_MAX {
-                return None;
-            }
+    /// Number of tracked addresses.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        let SpanTable { now, before, .. } = &self.guesses.lock().unwrap().by_address;
+        now.len() + before.len()
+    }
+
+    fn guesses(&self, now: Duration) -> MutexGuard<'_, Guesses> {
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        if guesses.by_address.advance(now.as_secs() / SPAN.as_secs()) {
+            (guesses.overall, guesses.is_reported) = (0, false);
         }
-        Some(self.by_address.entry(key).or_default())
+        guesses
     }
-}
-
-fn span(now: Duration) -> u64 {
-    now.as_secs() / SPAN.as_secs()
 }
 
 #[cfg(test)]
@@ -179,9 +157,12 @@ mod tests {
         for number in 0..100_000_u32 {
             throttle.note_wrong(Some(IpAddr::V4(number.into())), "x", Duration::ZERO);
         }
-        assert_eq!(throttle.guesses().by_address.len(), ADDRESSES_MAX);
+        assert_eq!(throttle.kept(), ADDRESSES_MAX);
         assert_eq!(throttle.wait(ANN, Duration::ZERO), SLOW_ANSWER, "there is no room to remember it");
         throttle.note_wrong(ANN, "x", SPAN);
-        assert_eq!(throttle.guesses().by_address.len(), 1);
+        throttle.sweep(2 * SPAN);
+        assert_eq!(throttle.kept(), 1, "only the address of the last period");
+        throttle.sweep(3 * SPAN);
+        assert_eq!(throttle.kept(), 0);
     }
 }

@@ -1,6 +1,5 @@
 //! Pending negotiates by address: negotiates without a connection so far. Counted in two periods, then dropped.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,37 +7,20 @@ use std::time::Duration;
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 
 use super::address_key::AddressKey;
+use super::span_table::SpanTable;
 use crate::ground::bounded::Partitions;
 
 /// Length of a period. A token is valid for no longer than both periods together at their shortest.
 const SPAN_S: u64 = CONNECT_TIMEOUT_S + CLOCK_SKEW_S;
 
-/// Maximum number of addresses per partition (of 16). Above it, expired entries are evicted. If the partition is still
-/// full, new addresses are not counted: a flood from that many addresses can't be limited per address.
+/// Maximum number of addresses per period and partition (of 16). Above it, new addresses are not counted: a flood from
+/// that many addresses can't be limited per address.
 const ADDRESSES_MAX: usize = 8 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct PendingNegotiations {
     most: NonZeroU32,
-    counts: Partitions<HashMap<AddressKey, Count>>,
-}
-
-#[derive(Debug, Default)]
-struct Count {
-    span: u64,
-    now: u32,
-    before: u32,
-}
-
-impl Count {
-    fn advance(&mut self, span: u64) {
-        match span - self.span.min(span) {
-            0 => {}
-            1 => (self.before, self.now) = (self.now, 0),
-            _ => (self.before, self.now) = (0, 0),
-        }
-        self.span = self.span.max(span);
-    }
+    counts: Partitions<SpanTable<u32>>,
 }
 
 impl PendingNegotiations {
@@ -52,32 +34,34 @@ impl PendingNegotiations {
     /// At the limit of the address, returns the time until some negotiates expire.
     pub(crate) fn negotiated(&self, ip: IpAddr, now: Duration) -> Result<(), Duration> {
         let (key, span) = (AddressKey::from(ip), now.as_secs() / SPAN_S);
-        let mut part = self.counts.of(&key);
-        if part.len() >= ADDRESSES_MAX && !part.contains_key(&key) {
-            part.retain(|_, count| count.span + 1 >= span);
-            if part.len() >= ADDRESSES_MAX {
-                return Ok(());
-            }
-        }
-        let count = part.entry(key).or_default();
-        count.advance(span);
-        if count.now.saturating_add(count.before) >= self.most.get() {
+        let mut counts = self.counts.of(&key);
+        counts.advance(span);
+        let counted = [&counts.now, &counts.before].map(|counts| counts.get(&key).copied().unwrap_or_default());
+        if counted.iter().sum::<u32>() >= self.most.get() {
             return Err(Duration::from_secs((span + 1) * SPAN_S).saturating_sub(now));
         }
-        count.now += 1;
+        counts.entry(key, ADDRESSES_MAX).into_iter().for_each(|count| *count += 1);
         Ok(())
     }
 
     /// Counts a connection, which completes a negotiate of its address.
     pub(crate) fn connected(&self, ip: IpAddr, now: Duration) {
         let key = AddressKey::from(ip);
-        let mut part = self.counts.of(&key);
-        let Some(count) = part.get_mut(&key) else { return };
-        count.advance(now.as_secs() / SPAN_S);
-        let older = if count.before > 0 { &mut count.before } else { &mut count.now };
-        *older = older.saturating_sub(1);
-        if count.before == 0 && count.now == 0 {
-            part.remove(&key);
+        let mut counts = self.counts.of(&key);
+        counts.advance(now.as_secs() / SPAN_S);
+        let SpanTable { now, before, .. } = &mut *counts;
+        let Some(older) = [before, now].into_iter().find(|counts| counts.contains_key(&key)) else { return };
+        if let Some(count) = older.get_mut(&key).filter(|count| **count > 1) {
+            *count -= 1;
+        } else {
+            older.remove(&key);
+        }
+    }
+
+    /// Drops the counts of expired negotiates.
+    pub(super) fn sweep(&self, now: Duration) {
+        for mut counts in self.counts.each() {
+            counts.advance(now.as_secs() / SPAN_S);
         }
     }
 }
@@ -112,19 +96,21 @@ mod tests {
             assert_eq!(pending.negotiated(ANN, at(second)), Ok(()));
             pending.connected(ANN, at(second));
         }
-        assert!(pending.counts.of(&AddressKey::from(ANN)).is_empty());
+        let counts = pending.counts.of(&AddressKey::from(ANN));
+        assert!(counts.now.is_empty() && counts.before.is_empty());
     }
 
     #[test]
     fn the_table_is_bounded_and_forgets_old_addresses() {
         let pending = PendingNegotiations::new(NonZeroU32::MIN);
-        let total =
-            || (0..=u8::MAX).map(|last| pending.counts.of(&AddressKey::V4(u32::from(last))).len()).max().unwrap();
+        let total = || pending.counts.each().map(|counts| counts.now.len() + counts.before.len()).max().unwrap();
         for number in 0..200_000_u32 {
             assert_eq!(pending.negotiated(IpAddr::V4(number.into()), at(0)), Ok(()));
         }
         assert_eq!(total(), ADDRESSES_MAX);
-        assert_eq!(pending.negotiated(ANN, at(3 * SPAN_S)), Ok(()));
-        assert_eq!(pending.counts.of(&AddressKey::from(ANN)).len(), 1);
+        pending.sweep(at(SPAN_S));
+        assert_eq!(total(), ADDRESSES_MAX, "still valid");
+        pending.sweep(at(2 * SPAN_S));
+        assert_eq!(total(), 0, "without any further request");
     }
 }
