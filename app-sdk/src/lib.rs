@@ -225,7 +225,6 @@
 //! |---|---|
 //! | `brief_debug` | short `Debug` texts |
 //! | `sync` | locks that ignore poisoning |
-//! | `log_limit` | rate limit for log lines caused by clients |
 //! | `telemetry` | call spans, and W3C trace contexts with the feature `opentelemetry` |
 //! | `metrics` | counters, gauges and histograms of a server |
 //! | `error` | errors, and the error texts for clients |
@@ -266,7 +265,6 @@ pub mod handler;
 mod hub;
 mod hub_core;
 mod link;
-mod log_limit;
 mod metrics;
 pub mod naming;
 mod node;

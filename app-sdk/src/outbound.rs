@@ -14,11 +14,13 @@ mod proxies;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use trunkline_process::{LinePermit, LogLimit};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{
@@ -29,7 +31,6 @@ use trunkline_protocol::wire::{CAUSE_HEADER, ITEMS_HEADER, MIGRATE_TO_HEADER};
 
 use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue, short};
 use crate::error::SendError;
-use crate::log_limit::{LinePermit, LogLimit};
 use crate::metrics::HubMetrics;
 use trunkline_link::{LinkOutbox, ManySend, MoveQueue};
 
@@ -45,7 +46,9 @@ pub(crate) const ID_IN_USE: &str = "the connection id is in use";
 pub(crate) struct Outbound {
     pub(crate) name: Box<str>,
     pub(crate) metrics: HubMetrics,
+    /// Failures of app code towards clients: enough lines to find the problem, and a few megabytes an hour.
     pub(crate) failure_limit: LogLimit,
+    /// Client mistakes, which anyone can cause. A developer still sees the first ones.
     pub(crate) mistake_limit: LogLimit,
     pub(crate) hold_limit: LogLimit,
     proxies: RwLock<Proxies>,
@@ -64,14 +67,19 @@ struct RequestedMove {
 /// Maximum size of a sent frame; leaves room for a stamp around it.
 pub(crate) const SEND_FRAME_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES - 32;
 
+/// Limit for methods that block their threads, because every call of such a method does.
+pub(crate) fn hold_limit() -> LogLimit {
+    LogLimit::new(3, Duration::from_secs(60))
+}
+
 impl Outbound {
     pub(crate) fn new(name: &str, metrics: HubMetrics) -> Self {
         Self {
             name: name.into(),
             metrics,
-            failure_limit: LogLimit::of_failures(),
-            mistake_limit: LogLimit::of_mistakes(),
-            hold_limit: LogLimit::of_holds(),
+            failure_limit: LogLimit::new(10, Duration::from_secs(1)),
+            mistake_limit: LogLimit::new(10, Duration::from_secs(10)),
+            hold_limit: hold_limit(),
             proxies: RwLock::default(),
             linked: watch::Sender::new(()),
             moves: MoveQueue::default(),

@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::timeout;
+use trunkline_process::{LinePermit, LogLimit};
 
 use crate::error::HubError;
-use crate::log_limit::{LinePermit, LogLimit};
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, hold_limit};
 use crate::sync::{lock, read_lock, write_lock};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
@@ -176,7 +176,7 @@ impl Watchdog {
     }
 
     fn run(&self) {
-        let limit = LogLimit::of_holds();
+        let limit = hold_limit();
         let mut seen: Vec<(Weak<WatchedThread>, Sighting)> = Vec::new();
         let mut active_at = Instant::now();
         loop {

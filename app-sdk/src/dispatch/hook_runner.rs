@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tracing::{Instrument, Span};
+use trunkline_process::LinePermit;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Headers};
 
@@ -19,7 +20,6 @@ use crate::handler::hook::ErasedHook;
 use crate::handler::{HubCallKind, Reply, ReplyBody, ReplyFuture};
 use crate::hub::MethodTable;
 use crate::hub_core::HubCore;
-use crate::log_limit::LinePermit;
 use crate::telemetry;
 use crate::watchdog::{CodeId, Turn, supervise};
 

@@ -22,6 +22,7 @@ use futures_util::future::{BoxFuture, CatchUnwind, OptionFuture};
 use futures_util::{FutureExt, StreamExt};
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
+use trunkline_process::LinePermit;
 use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::TraceReport;
@@ -31,7 +32,6 @@ use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, 
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
 use crate::hub_core::HubCore;
-use crate::log_limit::LinePermit;
 use crate::metrics::{CallOutcome, Counted, MethodMetrics, UNKNOWN_METHOD};
 use crate::watchdog::{CodeId, note_turn, watch};
 use crate::{encode, telemetry};

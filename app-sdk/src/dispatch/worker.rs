@@ -16,12 +16,12 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture, join_all};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use trunkline_process::LinePermit;
 
 use super::{Dispatcher, cause_of, framing_error};
 use crate::connection::{CallKind, CallScope, Connection, MessageTrace, RunQueue, TIME_SLICE, WorkItem, short};
 use crate::error::HubError;
 use crate::hub_core::HubCore;
-use crate::log_limit::LinePermit;
 use crate::outbound::Endpoint;
 
 /// Number of messages after which a worker yields, so that a busy client does not occupy a thread.

@@ -18,10 +18,10 @@ use http::StatusCode;
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use trunkline_process::LinePermit;
 use trunkline_protocol::wire::NEGOTIATE_SUFFIX;
 
 use crate::brief_debug::brief_debug;
-use crate::log_limit::LinePermit;
 
 use super::handle::ServerHandle;
 use super::http_serving::{serve_http, sockets_by_descriptors};

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 use trunkline_link::{Keeper, LinkClock, SessionDriver, window_passed};
+use trunkline_process::LinePermit;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
 use trunkline_protocol::service::{
     Capabilities, FrameBuffer, Incoming, Offer, Role, ServiceMessage, Session, SessionId, UndeliveredFrames,
@@ -72,9 +73,9 @@ async fn take_permit(shard: &Shard, pool: &Pool, slot: usize) -> Result<Option<L
             Err(refusal) => refusal,
         };
         limits.refusals.count("links", refusal.label());
-        if is_first && let Some(others) = pool.may_warn() {
+        if is_first && let Some(LinePermit { left_out }) = pool.may_warn() {
             let (hub, app) = (pool.hub.name(), &pool.app.name);
-            warn!(hub, %app, slot, reason = %refusal, others, "link not opened");
+            warn!(hub, %app, slot, reason = %refusal, left_out, "link not opened");
         }
         is_first = false;
         tokio::select! {
@@ -129,7 +130,7 @@ impl<'a> SlotSession<'a> {
         let (hub, app, slot, reason) = (self.pool.hub.name(), &self.pool.app.name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;
         match is_broken.then(|| self.pool.may_warn()).flatten() {
-            Some(suppressed) => warn!(hub, %app, reason, suppressed, "link closed: protocol error"),
+            Some(LinePermit { left_out }) => warn!(hub, %app, reason, left_out, "link closed: protocol error"),
             None => debug!(hub, %app, slot, was_open = self.was_open, reason, "link closed"),
         }
     }

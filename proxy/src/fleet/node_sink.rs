@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 use trunkline_link::FrameSink;
+use trunkline_process::{LinePermit, LogLimit};
 use trunkline_protocol::fleet::{BeatPing, NodeMessage, SharedMembership, SharedRevocation, encode_relay};
 use trunkline_protocol::service::{
     Ack, ClientInvocation, FrameHead, Ping, RecordRequest, ServiceMessage, ServiceMessageError, Stamped,
@@ -26,7 +26,6 @@ use crate::engine::shard::{Audience, MembershipChange, RequestOrigin, SendOrigin
 use crate::engine::upstream::{AppServerId, HubIndex, ReplyTo};
 use crate::features::user_group::MembershipNews;
 use crate::ground::clock::unix_seconds;
-use crate::ground::limits::LogThrottle;
 
 /// Minimum interval between log lines about skipped frames of a link.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
@@ -53,8 +52,8 @@ pub(super) struct NodeSink<'a> {
     link: &'a Arc<NodeLink>,
     dialled: LinkDirection,
     batch: RoutedBatch,
-    /// Throttle for log lines about skipped frames.
-    warnings: LogThrottle,
+    /// Limit of log lines about skipped frames.
+    warnings: LogLimit,
 }
 
 impl<'a> NodeSink<'a> {
@@ -64,7 +63,7 @@ impl<'a> NodeSink<'a> {
         link: &'a Arc<NodeLink>,
         dialled: LinkDirection,
     ) -> Self {
-        let warnings = LogThrottle::every(SKIPPED_INTERVAL);
+        let warnings = LogLimit::new(1, SKIPPED_INTERVAL);
         Self { fleet, member, link, dialled, batch: RoutedBatch::for_shards(fleet.shared()), warnings }
     }
 
@@ -295,7 +294,7 @@ impl<'a> NodeSink<'a> {
 
     fn note_malformed(&self, problem: &str) -> bool {
         self.fleet.fleet_relay().counters.drop_messages(DropCause::Malformed, 1);
-        if let Some(left_out) = self.warnings.pass(Instant::now()) {
+        if let Some(LinePermit { left_out }) = self.warnings.take_line() {
             warn!(peer = self.member.name(), problem, left_out, "skipped a frame of a node");
         }
         false

@@ -22,7 +22,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use trunkline_process::LogLimit;
 use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX};
 
 use crate::ground::auth::Signer;
@@ -42,7 +42,7 @@ pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_permit::{RestPermit, RestPermits, RestShare};
 pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
-pub(crate) use throttle::{Bucket, LogThrottle, Quota, TooFast};
+pub(crate) use throttle::{Bucket, Quota, TooFast};
 
 /// Maximum rate of log lines caused by clients. A client in a reconnect loop could fill a disk. Counters and the
 /// connection history cover all clients.
@@ -214,28 +214,29 @@ pub(crate) enum SetupFault {
 }
 
 #[derive(Debug)]
-pub(crate) struct SetupFaults([LogThrottle; 3]);
+pub(crate) struct SetupFaults([LogLimit; 3]);
 
 impl Default for SetupFaults {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| LogThrottle::every(INTERVAL)))
+        Self(std::array::from_fn(|_| LogLimit::new(1, INTERVAL)))
     }
 }
 
 impl SetupFaults {
-    pub(crate) fn pass(&self, fault: SetupFault) -> Option<u64> {
+    pub(crate) fn of(&self, fault: SetupFault) -> &LogLimit {
         let Self([host, upgrade, http2]) = self;
-        let throttle = match fault {
+        match fault {
             SetupFault::Host => host,
             SetupFault::Upgrade => upgrade,
             SetupFault::PlainHttp2 => http2,
-        };
-        throttle.pass(Instant::now())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -246,12 +247,12 @@ mod tests {
         assert_eq!(sums.of(&Signer::Fleet, SUM_INTERVAL, HashMap::new), 0);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn each_fault_has_one_line_a_minute() {
-        let faults = SetupFaults::default();
-        assert_eq!((faults.pass(SetupFault::Host), faults.pass(SetupFault::Upgrade)), (Some(0), Some(0)));
-        assert_eq!((faults.pass(SetupFault::Host), faults.pass(SetupFault::Host)), (None, None));
-        tokio::time::advance(INTERVAL).await;
-        assert_eq!(faults.pass(SetupFault::Host), Some(2));
+    #[test]
+    fn each_fault_has_one_line_a_minute() {
+        let (faults, start) = (SetupFaults::default(), Instant::now());
+        let pass = |fault, at| faults.of(fault).take_line_at(at).map(|permit| permit.left_out);
+        assert_eq!((pass(SetupFault::Host, start), pass(SetupFault::Upgrade, start)), (Some(None), Some(None)));
+        assert_eq!((pass(SetupFault::Host, start), pass(SetupFault::Host, start)), (None, None));
+        assert_eq!(pass(SetupFault::Host, start + INTERVAL), Some(Some(2)));
     }
 }

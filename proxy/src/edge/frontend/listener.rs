@@ -30,13 +30,13 @@ use http::uri::Scheme;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{debug, warn};
+use trunkline_process::{LinePermit, LogLimit};
 use trunkline_protocol::cause::Cause;
 
 use crate::edge::frontend::refusal::count_refused_socket;
 use crate::ground::config::ProxyProtocolSettings;
-use crate::ground::limits::LogThrottle;
 use crate::ground::net::descriptor::DescriptorLimit;
 use socket_context::SocketContext;
 
@@ -49,6 +49,9 @@ pub(crate) use tls_layer::TlsLayer;
 
 /// Pause after a failed accept. Without free descriptors, retrying immediately would only use CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Minimum interval between warnings.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Idle time before TCP keep-alive probes; longer than hub keep-alives.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
@@ -96,7 +99,7 @@ pub(crate) async fn serve(
         service: Rc::new(service),
         gate,
         descriptors: DescriptorLimit::for_clients(),
-        warnings: LogThrottle::default(),
+        warnings: LogLimit::new(1, WARNING_INTERVAL),
     };
     if let Err(error) = prepare(&listener) {
         warn!(%error, "cannot set options of a listening socket");
@@ -111,8 +114,8 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, peer)) => acceptor.serve(stream, peer),
             Err(error) => {
-                if let Some(others) = acceptor.warnings.pass(Instant::now()) {
-                    warn!(%error, others, "cannot accept a connection");
+                if let Some(LinePermit { left_out }) = acceptor.warnings.take_line() {
+                    warn!(%error, left_out, "cannot accept a connection");
                 }
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -132,7 +135,7 @@ struct Acceptor {
     service: Rc<ListenerService>,
     gate: ListenerGate,
     descriptors: DescriptorLimit,
-    warnings: LogThrottle,
+    warnings: LogLimit,
 }
 
 impl Acceptor {
@@ -142,10 +145,10 @@ impl Acceptor {
         if !self.descriptors.allows(&stream) {
             gate.count_without_descriptor();
             drop(stream);
-            if let Some(others) = self.warnings.pass(Instant::now()) {
+            if let Some(LinePermit { left_out }) = self.warnings.take_line() {
                 let text =
                     "refusing connections: the last file descriptors are reserved; raise the limit of open files";
-                warn!(%peer, others, "{text}");
+                warn!(%peer, left_out, "{text}");
             }
             return;
         }

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::warn;
+use trunkline_process::LinePermit;
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::edge::frontend::dial_in::is_for_clients;
@@ -154,10 +155,10 @@ pub(crate) fn refuse(endpoint: &Endpoint, parts: &Parts, scheme: Option<Forwarde
         text.get(..SHOWN_MAX_BYTES).unwrap_or(text).to_owned()
     };
     let (origin, host) = (shown(ORIGIN), shown(HOST));
-    if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Host) {
+    if let Some(LinePermit { left_out }) = endpoint.shared.limits.setup_faults.of(SetupFault::Host).take_line() {
         warn!(
             path = parts.uri.path(),
-            origin, host, others, "page refused: its origin is neither Host nor in --allow-origin"
+            origin, host, left_out, "page refused: its origin is neither Host nor in --allow-origin"
         );
     }
     let scheme = scheme.map(|scheme| format!("{}://", scheme.name()));

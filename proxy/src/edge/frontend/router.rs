@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::sleep;
 use tower::ServiceExt;
 use tracing::warn;
+use trunkline_process::LinePermit;
 use trunkline_protocol::manifest::BOOT_HEADER;
 use trunkline_protocol::token::UserBinding;
 use trunkline_protocol::wire::{CHANNEL_PATH, RELEASE_PATH, RESERVE_PATH};
@@ -326,12 +327,12 @@ async fn find_client(endpoint: &Endpoint, request: &mut HubRequest) -> Result<Hu
 /// Refuses a WebSocket request with an incomplete upgrade, before its token is used.
 fn refuse_incomplete_upgrade(endpoint: &Endpoint, parts: &Parts, context: &RequestContext) -> Result<(), Response> {
     let Some(lost) = lost_part(parts) else { return Ok(()) };
-    if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Upgrade) {
+    if let Some(LinePermit { left_out }) = endpoint.shared.limits.setup_faults.of(SetupFault::Upgrade).take_line() {
         warn!(
             path = parts.uri.path(),
             peer = context.source.peer.map(tracing::field::display),
             lost,
-            others,
+            left_out,
             "WebSocket upgrade refused"
         );
     }

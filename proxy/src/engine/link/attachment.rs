@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use trunkline_link::{FrameSink, LinkClock, LinkSocket, LinkWriter, SocketStop, WrittenPiece};
+use trunkline_process::{LinePermit, LogLimit};
 use trunkline_protocol::service::{Attachment, ECHO_KEY, FrameHead, Offer, Ping, Role, ServiceMessage, SessionEvent};
 
 use super::route::{CommandPieces, FrameSource, RoutedBatch, route};
@@ -20,7 +21,7 @@ use crate::engine::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::engine::upstream::{Dialled, LinkHandle, Pool, ReplyTo, ServerGroup, UpstreamWebSocket};
 use crate::ground::auth::Signer;
 use crate::ground::bounded::{Turn, TurnLine, TurnSource};
-use crate::ground::limits::{AppRate, LogThrottle, RateTurn};
+use crate::ground::limits::{AppRate, RateTurn};
 use crate::ground::metrics::{Direction, FrameKind};
 
 /// Interval between round-trip measurements of a link.
@@ -143,12 +144,12 @@ pub(crate) struct ShardSink<'a> {
     turn: Option<(Turn, Instant)>,
     /// Turn that ends after other tasks have run.
     ending: Option<Arc<Turn>>,
-    skipped: LogThrottle,
+    skipped: LogLimit,
 }
 
 impl<'a> ShardSink<'a> {
     pub(crate) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, reply_to: Arc<dyn ReplyTo>) -> Self {
-        let (batch, skipped) = (RoutedBatch::for_shards(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
+        let (batch, skipped) = (RoutedBatch::for_shards(shard.shared()), LogLimit::new(1, SKIPPED_INTERVAL));
         Self {
             shard,
             pool,
@@ -240,7 +241,7 @@ impl FrameSink for ShardSink<'_> {
     /// Closes the addressed clients, except for a mirror.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         self.shard.counters().dial_in.malformed.increment();
-        if let Some(left_out) = self.skipped.pass(Instant::now()) {
+        if let Some(LinePermit { left_out }) = self.skipped.take_line() {
             let (hub, app, kind) = (self.pool.hub.name(), &self.pool.app.name, head.name());
             warn!(
                 hub,

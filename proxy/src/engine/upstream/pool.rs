@@ -8,12 +8,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trunkline_process::{LinePermit, LogLimit};
 use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::SessionId;
 
 use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, HubIdentity, LinkCounts, LinkHandle, LinkId};
-use crate::ground::limits::LogThrottle;
+
+/// Minimum interval between warnings.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time within which an app server that stops closes all its links.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
@@ -46,8 +49,8 @@ pub(crate) struct Pool {
     closed_at: Mutex<Option<Instant>>,
     /// Notified when a link opens, is lost, or reaches another instance.
     changed: Arc<Notify>,
-    /// Throttle of warnings: the links of a pool are usually lost together.
-    warnings: LogThrottle,
+    /// Limit of warnings: the links of a pool are usually lost together.
+    warnings: LogLimit,
     /// Client methods that the app server has invoked for a result.
     pub(crate) asked: AskedMethods,
     /// Permits for requests of the app server for records.
@@ -74,7 +77,7 @@ impl Pool {
             lost_at: Mutex::new(None),
             closed_at: Mutex::new(None),
             changed,
-            warnings: LogThrottle::default(),
+            warnings: LogLimit::new(1, WARNING_INTERVAL),
             asked: AskedMethods::default(),
             record_requests: Arc::new(Semaphore::new(RECORD_REQUESTS_MAX)),
         }
@@ -320,8 +323,8 @@ impl Pool {
     }
 
     /// Permission to log a warning about a link, with the number of suppressed ones; `None` to suppress it.
-    pub(crate) fn may_warn(&self) -> Option<u64> {
-        self.warnings.pass(Instant::now())
+    pub(crate) fn may_warn(&self) -> Option<LinePermit> {
+        self.warnings.take_line()
     }
 
     pub(crate) fn met_another_instance(&self) {

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use trunkline_link::{FrameSink, ManySend};
+use trunkline_process::LinePermit;
 use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, FrameHead, GroupBroadcastData, MessageClass, MultiGroupBroadcastData,
     MultiUserData, Ping, RecordAct, RecordReply, RecordRequest, RecordedSet, ServiceMessage, UserData,
@@ -191,10 +192,10 @@ impl<'a> DialInSink<'a> {
     async fn await_appends(&mut self) {
         for reply in join_all(mem::take(&mut self.appends)).await {
             if reply.refused.is_some()
-                && let Some(suppressed) = self.pool.may_warn()
+                && let Some(LinePermit { left_out }) = self.pool.may_warn()
             {
                 let (hub, app) = (self.pool.hub.name(), &self.pool.app.name);
-                warn!(hub, %app, reason = &*reply.problem, suppressed, "message of an app server not recorded or sent");
+                warn!(hub, %app, reason = &*reply.problem, left_out, "message of an app server not recorded or sent");
             }
         }
     }
@@ -263,9 +264,9 @@ impl<'a> DialInSink<'a> {
     fn refuse(&self, question: &ServiceMessage, refusal: &QuestionRefusal) {
         let signer = self.link.token_signer().map_or("", |token| token.signer.label());
         self.shard.shared().limits.refusals.count("queries", signer);
-        if let Some(suppressed) = self.pool.may_warn() {
+        if let Some(LinePermit { left_out }) = self.pool.may_warn() {
             let (hub, app) = (self.pool.hub.name(), &self.pool.app.name);
-            warn!(hub, %app, reason = %refusal, suppressed, "query of an app server refused");
+            warn!(hub, %app, reason = %refusal, left_out, "query of an app server refused");
         }
         let (ack_id, message) = (question.ack_id().unwrap_or_default(), Some(refusal.to_string().into()));
         let ack = Ack { ack_id, status: AckStatus::InternalServerError, message, payload: None };

@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 use tracing::{debug, warn};
+use trunkline_process::LinePermit;
 
 use super::head_timer::HeadTimer;
 use super::listener_gate::{ListenerGate, REFUSAL_TIMEOUT};
@@ -284,8 +285,8 @@ fn is_preface(bytes: &[u8]) -> bool {
 /// Refuses HTTP/2 without TLS from load balancers configured for h2c, with an HTTP/2 frame, because they can't read an
 /// HTTP/1.1 response.
 async fn refuse_http2<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, gate: &ListenerGate, peer: SocketAddr) {
-    if let Some(others) = gate.pass_plain_http2() {
-        warn!(%peer, others, "HTTP/2 without TLS refused: the load balancer has to send HTTP/1.1");
+    if let Some(LinePermit { left_out }) = gate.pass_plain_http2() {
+        warn!(%peer, left_out, "HTTP/2 without TLS refused: the load balancer has to send HTTP/1.1");
     }
     let refused = async {
         stream.write_all(&[&SETTINGS[..], &GO_AWAY, TEXT].concat()).await?;

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
+use trunkline_process::LinePermit;
 use trunkline_protocol::cause::Cause;
 
 use super::head_timer::HeadTimer;
@@ -127,9 +128,9 @@ impl ListenerGate {
         self.shared.settings.limits.head_max_bytes + 32 * HEADERS_MAX
     }
 
-    /// Returns the number of suppressed log lines about HTTP/2 without TLS; `None` to suppress this one.
-    pub(super) fn pass_plain_http2(&self) -> Option<u64> {
-        self.shared.limits.setup_faults.pass(SetupFault::PlainHttp2)
+    /// Takes permission for a log line about HTTP/2 without TLS.
+    pub(super) fn pass_plain_http2(&self) -> Option<LinePermit> {
+        self.shared.limits.setup_faults.of(SetupFault::PlainHttp2).take_line()
     }
 
     pub(crate) fn count(&self, error: &hyper::Error) {
