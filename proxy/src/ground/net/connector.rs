@@ -4,12 +4,11 @@
 #[cfg(test)]
 mod memory_network;
 
-use std::io::{self, IoSlice};
+use std::fmt::Debug;
+use std::io;
 #[cfg(feature = "tls")]
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 #[cfg(feature = "tls")]
@@ -19,13 +18,11 @@ use rustls::pki_types::ServerName;
 #[cfg(feature = "tls")]
 use rustls::{ClientConfig, InvalidMessage};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 #[cfg(feature = "tls")]
 use tokio_rustls::TlsConnector;
-#[cfg(feature = "tls")]
-use tokio_rustls::client::TlsStream;
-use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, dial_staggered};
+use trunkline_channel::{Dialled, OpenChannelError, dial_staggered};
 use trunkline_protocol::key::{AccessKeys, PeerKind};
 
 use super::address::Address;
@@ -110,7 +107,7 @@ impl Connector {
         let name = ServerName::try_from(address.host().to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let secured = TlsConnector::from(config).connect(name, stream).await.map_err(in_words)?;
-        Ok(OutgoingStream::Tls(Box::new(secured)))
+        Ok(Box::new(secured))
     }
 }
 
@@ -184,7 +181,7 @@ impl Connector {
             _ => {}
         }
         match opened {
-            Ok(stream) => Ok(OutgoingStream::Channel(Box::new(stream))),
+            Ok(stream) => Ok(Box::new(stream)),
             Err(OpenChannelError::Connect(error)) => Err(error),
             Err(error) => Err(io::Error::new(io::ErrorKind::PermissionDenied, error)),
         }
@@ -202,7 +199,7 @@ impl Connector {
     async fn connect_socket(&self, address: &Address) -> io::Result<OutgoingStream> {
         #[cfg(test)]
         if let Some(network) = &self.memory {
-            return network.dial(address).await.map(OutgoingStream::Memory);
+            return Ok(Box::new(network.dial(address).await?));
         }
         let stream = connect_tcp(address).await?;
         if self.descriptors.is_some_and(|descriptors| !descriptors.allows(&stream)) {
@@ -211,7 +208,7 @@ impl Connector {
         stream.set_nodelay(true)?;
         SockRef::from(&stream)
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;
-        if address.is_tls() { self.secure(stream, address).await } else { Ok(OutgoingStream::Plain(stream)) }
+        if address.is_tls() { self.secure(stream, address).await } else { Ok(Box::new(stream)) }
     }
 }
 
@@ -233,61 +230,11 @@ fn without_tls() -> io::Error {
 }
 
 /// Open connection to a server: plain, TLS, or a channel over either.
-#[derive(Debug)]
-pub(crate) enum OutgoingStream {
-    Plain(TcpStream),
-    #[cfg(feature = "tls")]
-    Tls(Box<TlsStream<TcpStream>>),
-    Channel(Box<ChannelStream<OutgoingStream>>),
-    #[cfg(test)]
-    Memory(tokio::io::DuplexStream),
-}
+pub(crate) type OutgoingStream = Box<dyn DialledStream>;
 
-/// Evaluates an expression for any kind of stream.
-macro_rules! with_stream {
-    ($either:expr, $stream:ident => $act:expr) => {
-        match $either {
-            OutgoingStream::Plain($stream) => $act,
-            #[cfg(feature = "tls")]
-            OutgoingStream::Tls($stream) => $act,
-            OutgoingStream::Channel($stream) => $act,
-            #[cfg(test)]
-            OutgoingStream::Memory($stream) => $act,
-        }
-    };
-}
+pub(crate) trait DialledStream: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
 
-impl AsyncRead for OutgoingStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
-    }
-}
-
-impl AsyncWrite for OutgoingStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        with_stream!(self, stream => stream.is_write_vectored())
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
+impl<S: AsyncRead + AsyncWrite + Debug + Send + Unpin> DialledStream for S {}
 
 #[cfg(all(test, feature = "tls"))]
 mod tests {
