@@ -34,7 +34,7 @@ use trunkline_protocol::service::{
 };
 
 use crate::engine::shard::{LinkLoss, Shard, ShardCommand};
-use crate::engine::upstream::{AppTarget, DialError, Dialled, LinkHandle, Pool, dial};
+use crate::engine::upstream::{AppTarget, DialError, Dialled, LinkHandle, LinkUpgradeError, Pool, dial};
 use crate::ground::limits::LinkPermit;
 use crate::ground::metrics::SessionCloseReason;
 pub(crate) use attachment::{ShardSink, link_carrier};
@@ -190,9 +190,9 @@ impl SessionDriver for SlotSession<'_> {
 
     fn handle_failure(&mut self, error: DialError) -> ControlFlow<SessionOver> {
         match error {
-            DialError::UnknownSession => return ControlFlow::Break(SessionOver::unknown()),
+            DialError::Upgrade(LinkUpgradeError::UnknownSession) => return ControlFlow::Break(SessionOver::unknown()),
             // The watcher of the upstream reads the manifest again and retires the pool.
-            DialError::OtherInstance => self.pool.met_another_instance(),
+            DialError::Upgrade(LinkUpgradeError::OtherInstance) => self.pool.met_another_instance(),
             error => {
                 // The upstream watcher logs the problem once; at a higher level, this would be a line per link and
                 // attempt.

@@ -38,7 +38,10 @@ pub(crate) use hub_identity::{HubIdentity, HubOrigin, decode_path};
 #[cfg(test)]
 pub(crate) use hub_registry::DIAL_IN_HUBS_MAX;
 pub(crate) use hub_registry::HubRegistry;
-pub(crate) use link_dial::{DialError, Dialled, IncomingLink, UpstreamWebSocket, dial, into_websocket};
+pub(crate) use link_dial::{
+    DialError, Dialled, IncomingLink, LinkUpgradeError, UpstreamWebSocket, dial, into_websocket, link_request,
+    open_link,
+};
 pub(crate) use link_handle::{DialledIn, LinkHandle};
 pub(crate) use new_server::{LinkCounts, NewServer, NewServerRound};
 pub(crate) use number::{AppServerId, HubIndex, LinkId};

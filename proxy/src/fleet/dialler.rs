@@ -13,20 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tracing::{debug, info};
 use trunkline_channel::{NOT_FRESH, OpenChannelError};
-use trunkline_link::{
-    Keeper, LinkEnd, LinkSocket, MalformedHeader, SessionDriver, read_answer, window_passed, write_offer,
-};
+use trunkline_link::{Keeper, LinkEnd, LinkSocket, SessionDriver, window_passed};
 use trunkline_protocol::fleet::{Greeting, GreetingError, WireVersions};
 use trunkline_protocol::limits::GREETING_MAX_BYTES;
-use trunkline_protocol::service::{Answer, Backoff, Offer, Role};
-use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER, NODE_HEADER};
+use trunkline_protocol::service::{Backoff, Offer, Role};
+use trunkline_protocol::wire::{FLEET_GREET_PATH, FLEET_LINK_PATH, NODE_HEADER};
 
 use super::address_book::{AddressProblemKind, AddressState};
 use super::crash::Refusals;
@@ -34,7 +30,7 @@ use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use super::node_link::{DropCause, LinkOver, NODE_LINK_WINDOW_MS, NodeLink, node_carrier};
 use super::node_sink::{LinkDirection, NodeSink};
-use crate::engine::upstream::{UpstreamWebSocket, into_websocket};
+use crate::engine::upstream::{Dialled, LinkUpgradeError, link_request, open_link};
 use crate::ground::net::address::Address;
 use crate::ground::net::connector::root_cause;
 use crate::ground::net::http_client::{HttpClient, HttpError};
@@ -79,16 +75,8 @@ pub(super) enum GreetError {
 enum LinkError {
     #[error(transparent)]
     Http(#[from] HttpError),
-    #[error("the node has restarted")]
-    OtherStart,
-    #[error("the session is unknown to the node")]
-    UnknownSession,
-    #[error("the node answers {0} instead of an upgrade")]
-    Status(StatusCode),
-    #[error("the node's response is invalid: {0}")]
-    Header(#[from] MalformedHeader),
-    #[error("the upgrade failed: {0}")]
-    Upgrade(#[from] hyper::Error),
+    #[error(transparent)]
+    Upgrade(#[from] LinkUpgradeError),
     #[error("no answer within {} s", GREETING_TIMEOUT.as_secs())]
     Timeout,
 }
@@ -291,26 +279,11 @@ struct MemberSession<'a> {
 }
 
 impl MemberSession<'_> {
-    async fn upgrade(&self, offer: &Offer) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
-        let mut request = Request::get(FLEET_LINK_PATH)
-            .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "websocket")
-            .header(SEC_WEBSOCKET_VERSION, "13")
-            .header(SEC_WEBSOCKET_KEY, generate_key())
-            .header(BOOT_HEADER, &self.dialler.fleet.shared().boot)
-            .header(INSTANCE_HEADER, self.member.boot())
-            .body(Body::empty())
-            .map_err(HttpError::from)?;
-        write_offer(offer, request.headers_mut());
-        let answer = self.dialler.client().send(&self.dialler.address, request).await?;
-        match answer.status() {
-            StatusCode::SWITCHING_PROTOCOLS => {}
-            StatusCode::CONFLICT => return Err(LinkError::OtherStart),
-            StatusCode::GONE => return Err(LinkError::UnknownSession),
-            status => return Err(LinkError::Status(status)),
-        }
-        let told = read_answer(answer.headers(), offer)?;
-        Ok((LinkSocket::network(into_websocket(hyper::upgrade::on(answer).await?, Side::Client).await), told))
+    async fn upgrade(&self, offer: &Offer) -> Result<Dialled, LinkError> {
+        let Dialler { fleet, address } = self.dialler;
+        let request = link_request(FLEET_LINK_PATH, &fleet.shared().boot, self.member.boot(), offer);
+        let answer = self.dialler.client().send(address, request.map_err(HttpError::from)?).await?;
+        Ok(open_link(answer, offer).await?)
     }
 
     /// Counts refused dials. Returns the end of a session whose node has been refusing dials for too long.
@@ -329,7 +302,7 @@ impl MemberSession<'_> {
 }
 
 impl SessionDriver for MemberSession<'_> {
-    type Socket = (LinkSocket<UpstreamWebSocket>, Answer);
+    type Socket = Dialled;
     type Error = LinkError;
     type Over = LinkOver;
 
@@ -337,7 +310,7 @@ impl SessionDriver for MemberSession<'_> {
         self.link.outbox().offer().ok_or_else(|| LinkOver::because("the session has ended"))
     }
 
-    async fn dial(&self, offer: &Offer) -> Result<Self::Socket, LinkError> {
+    async fn dial(&self, offer: &Offer) -> Result<Dialled, LinkError> {
         let Dialler { fleet, address } = self.dialler;
         address.set_listed(fleet.members().addresses.is_given(address));
         timeout(GREETING_TIMEOUT, self.upgrade(offer)).await.unwrap_or(Err(LinkError::Timeout))
@@ -345,11 +318,13 @@ impl SessionDriver for MemberSession<'_> {
 
     fn handle_failure(&mut self, error: LinkError) -> ControlFlow<LinkOver> {
         match &error {
-            LinkError::OtherStart => {
+            LinkError::Upgrade(LinkUpgradeError::OtherInstance) => {
                 self.refusals.report(self.dialler.fleet.shared(), self.member);
-                return ControlFlow::Break(LinkOver::gone(error));
+                return ControlFlow::Break(LinkOver::gone("the node has restarted"));
             }
-            LinkError::UnknownSession => return ControlFlow::Break(LinkOver::because(error)),
+            LinkError::Upgrade(LinkUpgradeError::UnknownSession) => {
+                return ControlFlow::Break(LinkOver::because("the session is unknown to the node"));
+            }
             LinkError::Http(http) if is_refused(http) => self.handle_refusal()?,
             _ => self.refusals.end_refusals(),
         }
@@ -360,11 +335,11 @@ impl SessionDriver for MemberSession<'_> {
         ControlFlow::Continue(())
     }
 
-    async fn carry(&mut self, (socket, answer): Self::Socket, offer: Offer) -> ControlFlow<LinkOver> {
+    async fn carry(&mut self, dialled: Dialled, offer: Offer) -> ControlFlow<LinkOver> {
         let Self { dialler: Dialler { fleet, .. }, member, link, .. } = *self;
         self.refusals.end_refusals();
         member.set_reached();
-        let (attachment, replayed) = match link.outbox().attach_answer(&offer, &answer, link.clock.now_ms()) {
+        let (attachment, replayed) = match link.outbox().attach_answer(&offer, &dialled.answer, link.clock.now_ms()) {
             Ok(Some(attached)) => attached,
             Ok(None) => return ControlFlow::Break(LinkOver::because("the session has ended")),
             Err(error) => return ControlFlow::Break(LinkOver::because(error)),
@@ -374,7 +349,7 @@ impl SessionDriver for MemberSession<'_> {
             fleet.introduce(member, link);
         }
         let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
-        let LinkSocket { reader, mut writer } = socket;
+        let LinkSocket { reader, mut writer } = dialled.socket;
         let carrier = node_carrier(link, &fleet.fleet_relay().counters, attachment, stop);
         let mut sink = NodeSink::new(fleet, member, link, LinkDirection::ByUs);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;

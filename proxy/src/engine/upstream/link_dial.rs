@@ -1,12 +1,13 @@
-//! Dialling of one link: a WebSocket upgrade, then a handshake begun by the app server. Links requested
-//! through dial-in are [`IncomingLink`]s.
+//! Dialling of one link: a WebSocket upgrade, which node links share, then a handshake begun by the app server. Links
+//! requested through dial-in are [`IncomingLink`]s.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
@@ -39,19 +40,8 @@ const MESSAGE_MAX_BYTES: usize = 8 * LINK_FRAME_MAX_BYTES;
 pub(crate) enum DialError {
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Another instance answers; the manifest must be read again.
-    #[error("another app server instance answers")]
-    OtherInstance,
-    /// The app server has ended the session, or never had it.
-    #[error("the session is unknown to the app server")]
-    UnknownSession,
-    /// A session header is unreadable.
-    #[error("the app server's response is invalid: {0}")]
-    Answer(#[from] MalformedHeader),
-    #[error("the app server answers {0} instead of an upgrade")]
-    Status(StatusCode),
-    #[error("the upgrade failed: {0}")]
-    Upgrade(String),
+    #[error(transparent)]
+    Upgrade(#[from] LinkUpgradeError),
     /// The first frame is not a supported handshake.
     #[error("the app server's handshake is wrong: {0}")]
     Handshake(String),
@@ -59,7 +49,7 @@ pub(crate) enum DialError {
     Timeout,
 }
 
-/// An open link, after the handshake.
+/// An open link; that of an app server after the handshake.
 #[derive(Debug)]
 pub(crate) struct Dialled {
     pub socket: LinkSocket,
@@ -74,22 +64,19 @@ pub(crate) async fn dial(
     boot: &str,
     caller: Caller<'_>,
 ) -> Result<Dialled, DialError> {
-    let (mut socket, answer) = match &pool.app.target {
-        AppTarget::Network(address) => {
-            let (socket, answer) = upgrade(pool, slot, offer, address, boot, caller).await?;
-            (LinkSocket::network(socket), answer)
-        }
+    let mut dialled = match &pool.app.target {
+        AppTarget::Network(address) => upgrade(pool, slot, offer, address, boot, caller).await?,
         AppTarget::Memory(dialler) => {
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub.name(), caller.node, boot, slot, far);
             // Both ends share a process, so no frame is lost, and none is kept.
             let capabilities = Capabilities { supports_traces: dialler.supports_traces(), ..Capabilities::plain() };
-            (near, Answer { received: 0, capabilities })
+            Dialled { socket: near, answer: Answer { received: 0, capabilities } }
         }
-        AppTarget::DialsIn(_) => return Err(DialError::Upgrade("the app server dials in".into())),
+        AppTarget::DialsIn(_) => return Err(DialError::Handshake("the app server dials in".into())),
     };
-    answer_handshake(&mut socket).await?;
-    Ok(Dialled { socket, answer })
+    answer_handshake(&mut dialled.socket).await?;
+    Ok(dialled)
 }
 
 async fn upgrade(
@@ -99,28 +86,59 @@ async fn upgrade(
     address: &Address,
     boot: &str,
     caller: Caller<'_>,
-) -> Result<(UpstreamWebSocket, Answer), DialError> {
-    let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub.name()))
+) -> Result<Dialled, DialError> {
+    let target = format!("{LINK_PATH}?hub={}", pool.hub.name());
+    let mut request = link_request(&target, boot, &pool.app.instance, offer).map_err(RequestError::from)?;
+    request.headers_mut().insert(SLOT_HEADER, slot.into());
+    Ok(open_link(caller.send(address, request).await?, offer).await?)
+}
+
+/// Reason why the answer to a [`link_request`] is no upgrade.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkUpgradeError {
+    #[error("another process answers")]
+    OtherInstance,
+    /// The peer has ended the session, or never had it.
+    #[error("the session is unknown to the peer")]
+    UnknownSession,
+    #[error("the session headers of the answer are invalid: {0}")]
+    Answer(#[from] MalformedHeader),
+    #[error("the peer answers {0} instead of an upgrade")]
+    Status(StatusCode),
+    #[error("the upgrade failed: {0}")]
+    Upgrade(#[from] hyper::Error),
+}
+
+/// Builds the request for the upgrade of a link: the process with this boot id offers a session to a process.
+pub(crate) fn link_request(
+    target: &str,
+    boot: &str,
+    instance: &str,
+    offer: &Offer,
+) -> Result<Request<Body>, http::Error> {
+    let mut request = Request::get(target)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, generate_key())
         .header(BOOT_HEADER, boot)
-        .header(INSTANCE_HEADER, &pool.app.instance)
-        .header(SLOT_HEADER, slot)
-        .body(Body::empty())
-        .map_err(RequestError::from)?;
+        .header(INSTANCE_HEADER, instance)
+        .body(Body::empty())?;
     write_offer(offer, request.headers_mut());
-    let answer = caller.send(address, request).await?;
-    match answer.status() {
+    Ok(request)
+}
+
+/// Opens the link that an answer grants.
+pub(crate) async fn open_link(response: Response<Incoming>, offer: &Offer) -> Result<Dialled, LinkUpgradeError> {
+    match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
-        StatusCode::CONFLICT => return Err(DialError::OtherInstance),
-        StatusCode::GONE => return Err(DialError::UnknownSession),
-        status => return Err(DialError::Status(status)),
+        StatusCode::CONFLICT => return Err(LinkUpgradeError::OtherInstance),
+        StatusCode::GONE => return Err(LinkUpgradeError::UnknownSession),
+        status => return Err(LinkUpgradeError::Status(status)),
     }
-    let told = read_answer(answer.headers(), offer)?;
-    let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
-    Ok((into_websocket(upgraded, Role::Client).await, told))
+    let answer = read_answer(response.headers(), offer)?;
+    let websocket = into_websocket(hyper::upgrade::on(response).await?, Role::Client).await;
+    Ok(Dialled { socket: LinkSocket::network(websocket), answer })
 }
 
 /// Creates the WebSocket of a link to an app server or node.
