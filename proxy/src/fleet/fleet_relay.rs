@@ -108,13 +108,7 @@ impl FleetRelay {
             message,
             &mut batch,
         )?;
-        batch.compress_large(shared).await;
-        for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
-            for (commands, bytes) in pieces.with_bytes(bytes) {
-                let commands = shard.take_steps(shared, commands).await;
-                shard.give(commands, bytes).await;
-            }
-        }
+        batch.give(shared, bytes).await;
         Ok(())
     }
 }

@@ -349,14 +349,7 @@ impl FrameSink for NodeSink<'_> {
 
     async fn end_batch(&mut self, bytes: usize) {
         let shared = self.fleet.shared();
-        let mut batch = std::mem::replace(&mut self.batch, RoutedBatch::for_shards(shared));
-        batch.compress_large(shared).await;
-        for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
-            for (commands, bytes) in pieces.with_bytes(bytes) {
-                let commands = shard.take_steps(shared, commands).await;
-                shard.give(commands, bytes).await;
-            }
-        }
+        std::mem::replace(&mut self.batch, RoutedBatch::for_shards(shared)).give(shared, bytes).await;
     }
 }
 

@@ -163,6 +163,17 @@ impl RoutedBatch {
         })
     }
 
+    /// Gives all shards their commands, through their inboxes.
+    pub(crate) async fn give(mut self, shared: &Shared, bytes: usize) {
+        self.compress_large(shared).await;
+        for (pieces, shard) in self.into_commands().zip(shared.shards()) {
+            for (commands, bytes) in pieces.with_bytes(bytes) {
+                let commands = shard.take_steps(shared, commands).await;
+                shard.give(commands, bytes).await;
+            }
+        }
+    }
+
     pub(crate) fn for_all(&mut self, command: ShardCommand) {
         self.is_cut |= command.stepped().is_some();
         let Some((last, others)) = self.commands.split_last_mut() else { return };
