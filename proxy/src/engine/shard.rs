@@ -91,11 +91,10 @@ pub(crate) use shard_state::{ShardFeatures, ShardState};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
-pub(crate) use shared::recorder::{Recorder, RequestOrigin};
 pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
 pub(crate) use shared::seams::{
-    AccessRules, ExpiredMembership, InterestHold, KeptMemberships, MEMBERSHIP_S, MembershipRefused, RefreshRefused,
-    RevocationMark, Seams, SetInterest,
+    AccessRules, ExpiredMembership, InterestHold, KeptMemberships, MEMBERSHIP_S, MembershipRefused, Recorder,
+    RefreshRefused, RequestOrigin, RevocationMark, Seams, SetInterest,
 };
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot, SlotWalk};

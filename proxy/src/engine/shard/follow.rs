@@ -24,7 +24,7 @@ use super::delivery::{BatchMode, Flush};
 use super::followers::{FOLLOWS_MAX, FollowKey, FollowStage, FollowedSet, Follower};
 use super::record_news::{RecordNews, payloads_of};
 use super::shard_core::ShardCore;
-use super::shared::recorder::RequestOrigin;
+use super::shared::seams::RequestOrigin;
 use super::slot::Slot;
 use crate::engine::upstream::HubIndex;
 

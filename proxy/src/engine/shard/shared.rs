@@ -3,7 +3,6 @@
 pub(super) mod client_result;
 pub(super) mod history;
 pub(super) mod other_nodes;
-pub(super) mod recorder;
 pub(super) mod route_table;
 pub(super) mod seams;
 
@@ -42,9 +41,8 @@ use crate::ground::telemetry::SpanTracer;
 use client_result::ClientResults;
 use history::{History, PastConnection};
 use other_nodes::{NoOtherNodes, OtherNodes};
-use recorder::Recorder;
 use route_table::RouteTable;
-use seams::{AccessRules, KeptMemberships, MembershipRefused, Seams, SetInterest};
+use seams::{AccessRules, KeptMemberships, MembershipRefused, Recorder, Seams, SetInterest};
 #[cfg(test)]
 use seams::{NoMemberships, OpenAccess};
 

@@ -1,5 +1,5 @@
-//! State of layers above, as the engine queries it: access to hubs, memberships of users, and interest in messages of
-//! other nodes.
+//! State of layers above, as the engine queries it: access to hubs, memberships of users, records, and interest in
+//! messages of other nodes.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use trunkline_protocol::fleet::Wanted;
-use trunkline_protocol::service::ServiceMessage;
+use trunkline_protocol::service::{RecordReply, RecordRequest, ServiceMessage};
 
 use crate::engine::upstream::HubIndex;
 use crate::ground::auth::Signer;
@@ -166,6 +166,29 @@ impl KeptMemberships for NoMemberships {
     fn take_expired(&self) -> Vec<ExpiredMembership> {
         Vec::new()
     }
+}
+
+/// Sender of a request for a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestOrigin {
+    /// This node: the request goes to the recorder of the set.
+    Here,
+    /// Another node, which takes this one for the recorder.
+    OtherNode,
+}
+
+/// Records of all hubs of the fleet.
+///
+/// The records are in a layer above, which implements it.
+pub(crate) trait Recorder: fmt::Debug + Send + Sync {
+    /// Carries out a request, given the fleet-wide name of its hub. Requests for one hub are carried out in the order
+    /// of the calls, whenever their futures are polled.
+    fn request_record(
+        &self,
+        hub: &str,
+        request: RecordRequest,
+        origin: RequestOrigin,
+    ) -> Pin<Box<dyn Future<Output = RecordReply> + Send>>;
 }
 
 /// Sets that count as having a member until this is dropped.
