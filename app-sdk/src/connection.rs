@@ -37,14 +37,14 @@ pub(crate) use client_gate::{
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connect_request::{ConnectRequest, forwarded_for};
 pub(crate) use connection_close::ConnectionClose;
-pub(crate) use flow_control::{FlowControl, Limits};
+pub(crate) use flow_control::Limits;
 pub(crate) use home::{Home, HomeEnd, LinkId};
 pub(crate) use inbox::{Inbox, WorkItem};
-pub(crate) use input::{SLICE_MIN_BYTES, detached};
+
 pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use run_queue::{RunQueue, TIME_SLICE};
 pub(crate) use trunkline_protocol::id::short;
-pub(crate) use upload_table::{UploadEnd, UploadEvent};
+pub(crate) use upload_table::{UploadEnd, UploadEvent, UploadItem};
 
 #[derive(Debug)]
 pub(crate) struct Connection {

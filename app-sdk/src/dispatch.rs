@@ -17,6 +17,7 @@ mod connection_ends;
 mod hook_runner;
 mod invocation;
 mod node_move;
+mod raw_calls;
 mod result_routing;
 mod running_call;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::INSTANCE_ID_HEADER;
 use trunkline_protocol::hub::{
     FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubMessageError, HubProtocol,
+    StreamItem,
 };
 use trunkline_protocol::service::{
     CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl, FlowOperation, FlowSubject,
@@ -41,7 +43,7 @@ use trunkline_protocol::service::{
 
 use crate::connection::{
     CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, Home, HomeEnd, LinkId, MessageTrace, ReplyKind,
-    RunQueue, StartWorker, repeat_mark, short,
+    RunQueue, StartWorker, UploadItem, repeat_mark, short,
 };
 use crate::context::Context;
 use crate::error::{HubError, text};
@@ -50,10 +52,12 @@ use crate::hub_core::HubCore;
 use crate::node::Node;
 use crate::outbound::{Endpoint, ID_IN_USE, Outbound, ignore};
 use crate::presence::Presence;
+use crate::raw::{HANDLER_CALL, RawMessage};
 use connection_ends::{ConnectionEnds, Reassignments};
 use hook_runner::HookRunner;
 use invocation::MethodCalls;
 use node_move::NodeMoves;
+use raw_calls::RawCalls;
 use result_routing::ResultRouter;
 
 /// Error text for the app when a service has lost the instance that held a client.
@@ -72,11 +76,13 @@ pub(crate) struct Dispatcher {
     results: Arc<ResultRouter>,
     calls: MethodCalls,
     hooks: HookRunner,
+    /// Handler of a raw endpoint, which has no methods.
+    raw: Option<RawCalls>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(hub: BuiltHub, core: Arc<HubCore>, tasks: TaskTracker) -> Arc<Self> {
-        let BuiltHub { settings, methods, presence, .. } = hub;
+        let BuiltHub { manifest, settings, methods, presence, raw, .. } = hub;
         let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
         let methods = Arc::new(methods);
         Arc::new_cyclic(|workers: &Weak<Self>| {
@@ -87,6 +93,9 @@ impl Dispatcher {
             let reassignments = Reassignments::new(Arc::clone(&core), Arc::clone(&ends), Arc::clone(&results));
             let hooks = HookRunner::new(Arc::clone(&core), Arc::clone(&methods), Arc::clone(&ends));
             let calls = MethodCalls::new(Arc::clone(&core), methods, settings.detailed_errors, tasks.clone());
+            let raw = raw.map(|serve| {
+                RawCalls::new(Arc::clone(&core), Arc::clone(&ends), serve, manifest.is_movable, tasks.clone())
+            });
             Self {
                 core,
                 settings,
@@ -99,8 +108,14 @@ impl Dispatcher {
                 results,
                 calls,
                 hooks,
+                raw,
             }
         })
+    }
+
+    /// Whether clients may continue on another app server when this one stops.
+    pub(crate) fn is_movable(&self) -> bool {
+        self.raw.as_ref().is_none_or(|raw| raw.is_movable)
     }
 
     pub(crate) fn has_policies(&self) -> bool {
@@ -170,7 +185,9 @@ impl Dispatcher {
             Ok(Some(HubMessage::StreamInvocation(invocation))) => {
                 return self.calls.invoke(connection, invocation, ReplyKind::Stream, (bytes, trace), self.workers());
             }
-            Ok(Some(HubMessage::StreamItem(item))) => self.results.handle_item(connection, item, bytes),
+            Ok(Some(HubMessage::StreamItem(StreamItem { invocation_id: id, item: payload, .. }))) => {
+                self.results.handle_item(connection, &id, UploadItem { payload, raw: None, bytes });
+            }
             Ok(Some(HubMessage::Completion(completion))) => {
                 return self.results.handle_completion(connection, completion);
             }
@@ -214,10 +231,14 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
         if let Some(close) = ConnectionClose::of_ended(&message) {
-            return self.ends.handle_ended(home, node, body, &message, close);
+            return self
+                .ends
+                .handle_ended(home, node, body, &message, close, |connection| self.begin_ended(connection));
         }
         let connection_id = message.connection_id.clone();
-        let Some(protocol) = message.protocol.as_deref().and_then(HubProtocol::from_name) else {
+        // Raw connections have no hub protocol.
+        let unnamed = self.raw.as_ref().map(|_| HubProtocol::Json);
+        let Some(protocol) = message.protocol.as_deref().and_then(HubProtocol::from_name).or(unnamed) else {
             let error = "the opening frame names no hub protocol that is known here";
             tracing::warn!(hub = %self.core.name(), connection = short(&connection_id), error, "client connection refused");
             return self.core.outbound.refuse(node, connection_id, Cause::AppHandshakeRefused, error);
@@ -247,12 +268,26 @@ impl Endpoint for Arc<Dispatcher> {
         if !connection.request.is_reassigned {
             self.core.outbound.metrics.opened.inc();
         }
-        let (hub, node, connection) = (self.core.name(), node.name(), short(connection.id()));
-        tracing::debug!(hub, node, connection, "connection opened");
+        tracing::debug!(
+            hub = self.core.name(),
+            node = node.name(),
+            connection = short(connection.id()),
+            "connection opened"
+        );
+        if let Some(raw) = &self.raw {
+            if connection.request.is_reassigned {
+                self.core.outbound.metrics.rehomed.inc();
+            }
+            raw.start_handler(&connection, self.workers());
+        }
     }
 
     fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>> {
         let connection = self.core.connections.get(&data.connection_id)?;
+        if self.raw.is_some() {
+            self.results.handle_item(&connection, HANDLER_CALL, RawMessage::to_item(data));
+            return None;
+        }
         let (needs_worker, overfull_waits) = {
             let mut inbox = connection.inbox();
             let needs_worker = match mark {
@@ -281,6 +316,7 @@ impl Endpoint for Arc<Dispatcher> {
         }
         let reason = close.reason();
         match reason.next_home {
+            Some("") if let Some(raw) = &self.raw => raw.begin_reassignment(&connection),
             Some("") if reason.is_if_idle => self.reassignments.begin_idle(&connection),
             Some("") => self.reassignments.begin_reassignment(&connection),
             Some(_) => self.ends.let_go(&connection),
@@ -291,6 +327,8 @@ impl Endpoint for Arc<Dispatcher> {
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
         for connection in self.core.connections.at_home(link) {
             match connection.home.end_link(link) {
+                // No other app server takes it over.
+                HomeEnd::Over if self.raw.is_some() => self.ends.handle_closed(&connection, close.clone()),
                 HomeEnd::Over => self.ends.end_with_link(&connection, close.clone()),
                 HomeEnd::Moving(resumed) => self.moves.await_move(connection, link, resumed, close.clone()),
                 HomeEnd::Elsewhere => {}
@@ -361,6 +399,16 @@ impl Endpoint for Arc<Dispatcher> {
 }
 
 impl Dispatcher {
+    /// Begins what follows the end of a client that no app server had.
+    fn begin_ended(self: &Arc<Self>, connection: &Arc<Connection>) {
+        match &self.raw {
+            // `on_connected` has succeeded on another app server.
+            None => connection.inbox().set_connected(),
+            Some(raw) if raw.is_movable => raw.start_handler(connection, self.workers()),
+            Some(_) => {}
+        }
+    }
+
     fn handle_flow_control(&self, link: LinkId, node: &Arc<Node>, control: ConnectionFlowControl) {
         let ConnectionFlowControl { connection_id, subject, operation } = control;
         if subject == FlowSubject::Server {

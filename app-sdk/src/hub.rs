@@ -1,7 +1,8 @@
-//! Builder of a hub.
+//! Builders of hubs and raw endpoints.
 
 mod hub_settings;
 mod methods;
+mod raw_endpoint;
 
 use std::time::Duration;
 
@@ -19,13 +20,15 @@ use crate::naming::Naming;
 use crate::presence::{
     ErasedNoticeHook, GroupChanged, NoticeHook, PresenceHooks, UserOffline, UserOnline, bindable_notice,
 };
+use crate::raw::RawServe;
 #[cfg(feature = "typescript")]
 use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
-use hub_settings::check_history;
-pub(crate) use hub_settings::{HubSettings, check_sub_protocols, checked_name, millis};
+pub(crate) use hub_settings::HubSettings;
+use hub_settings::{check_history, check_sub_protocols, checked_name, millis};
 pub(crate) use methods::MethodTable;
 pub use methods::Methods;
+pub use raw_endpoint::RawEndpoint;
 
 /// Method of nodes in hubs with records, unless their option `--history-method` renames it.
 const FOLLOW_METHOD: &str = "Follow";
@@ -57,7 +60,7 @@ const FOLLOW_METHOD: &str = "Follow";
 /// ```
 #[must_use = "a hub does nothing until it is added to a server"]
 pub struct Hub<S = ()> {
-    path: String,
+    pub(crate) path: String,
     name: Option<String>,
     settings: HubSettings,
     methods: Methods<S>,
@@ -101,6 +104,8 @@ pub(crate) struct BuiltHub {
     pub(crate) methods: MethodTable,
     pub(crate) presence: PresenceHooks,
     pub(crate) on_negotiate: Option<MethodRouter>,
+    /// Handler of a raw endpoint, which has no methods.
+    pub(crate) raw: Option<RawServe>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Hub<S> {
@@ -718,7 +723,7 @@ impl Hub<()> {
             presence: presence.scope(),
             ..self.settings.manifest(&name, &self.path)
         };
-        Ok(BuiltHub { manifest, settings: self.settings, methods, presence, on_negotiate })
+        Ok(BuiltHub { manifest, settings: self.settings, methods, presence, on_negotiate, raw: None })
     }
 }
 

@@ -25,7 +25,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
-use trunkline_protocol::service::{ClientInvocation, DataType, FlowOperation};
+use trunkline_protocol::service::{ClientInvocation, DataType, FlowOperation, ServiceMessage};
 
 use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits};
 use crate::encode;
@@ -178,6 +178,13 @@ impl HubCore {
         })
     }
 
+    /// Closes a raw connection from this side, once. Its proxy gets the error. Discards its inbox.
+    #[must_use = "a worker must be started"]
+    pub(crate) fn close_raw(&self, connection: &Arc<Connection>, close: ConnectionClose) -> bool {
+        let (node, id, error) = (connection.node(), connection.shared_id(), close.error.clone());
+        self.close_by([Outbound::close_of(&node, id, close.cause, error)], connection, close)
+    }
+
     fn close_after(
         &self,
         connection: &Arc<Connection>,
@@ -187,14 +194,23 @@ impl HubCore {
     ) -> bool {
         let last = connection_data(connection, last_payload, data_type);
         let closing = Outbound::close_of(&connection.node(), connection.shared_id(), close.cause, None);
+        self.close_by([last, closing], connection, close)
+    }
+
+    /// Closes a connection by the last messages to its proxy.
+    fn close_by<const N: usize>(
+        &self,
+        messages: [ServiceMessage; N],
+        connection: &Arc<Connection>,
+        close: ConnectionClose,
+    ) -> bool {
         let was_here = self.connections.end_connection(connection, || {
-            if connection.home.keep_last(&[last.to_frame(), closing.to_frame()]) {
+            if connection.home.keep_last(&messages.each_ref().map(ServiceMessage::to_frame)) {
                 return self.connections.keep_tombstone(connection);
             }
             connection.home.end_pause();
             let node = connection.node();
-            self.outbound.control(&node, &last);
-            self.outbound.control(&node, &closing);
+            messages.iter().for_each(|message| self.outbound.control(&node, message));
         });
         if !was_here {
             return false;

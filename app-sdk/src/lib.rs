@@ -242,10 +242,10 @@
 //! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
 //! | `presence` | hooks for users coming online or going offline, and for group changes |
 //! | `typescript` | TypeScript types of hubs, with the feature `typescript` |
-//! | `hub` | builders of hubs and modules of methods, and the method table |
+//! | `raw` | connections, messages and handlers of raw endpoints |
+//! | `hub` | builders of hubs, modules of methods and raw endpoints, and the method table |
 //! | `client_interface` | declaration of client methods, for typed calls |
 //! | `dispatch` | turns the messages of connections into calls |
-//! | `raw` | raw endpoints: builder, connections, handlers |
 //! | `link` | WebSockets of proxies, and links in memory |
 //! | `dial` | services that the app dials: server connections, and tokens for their clients |
 //! | `server` | server builder, routes, handles and drain |
@@ -298,13 +298,13 @@ pub use error::{
 };
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use http;
-pub use hub::{Hub, Methods};
+pub use hub::{Hub, Methods, RawEndpoint};
 pub use naming::Naming;
 #[doc(hidden)]
 pub use presence::NoticeHub;
 pub use presence::{FromNotice, GroupChanged, NoticeHook, UserOffline, UserOnline};
 pub use prometheus;
-pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
+pub use raw::{RawConnection, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{
     HubHandle, Negotiation, Serve, Server, ServerHandle, TokenError, User, UserRejection, UserToken, listen, serve,
 };

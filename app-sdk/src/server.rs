@@ -35,11 +35,11 @@ use crate::brief_debug::brief_debug;
 use crate::dial::PlainHttp;
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
-use crate::hub::{BuiltHub, CompleteHub};
+use crate::hub::{BuiltHub, CompleteHub, RawEndpoint};
 use crate::hub_core::{HubCore, Records};
 use crate::link::{LinkSocket, SlotKey};
 use crate::outbound::Outbound;
-use crate::raw::{RawDispatcher, RawEndpoint, RawHandler};
+use crate::raw::RawHandler;
 use crate::sync::write_lock;
 
 use access::Access;
@@ -160,13 +160,7 @@ impl Server {
     /// Adds a raw endpoint with a state or settings.
     pub fn raw_endpoint(mut self, endpoint: RawEndpoint) -> Self {
         match endpoint.build() {
-            Ok(endpoint) => {
-                let name = endpoint.manifest.name.clone();
-                if let Some(outbound) = self.register(endpoint.manifest.clone()) {
-                    let dispatcher = RawDispatcher::new(outbound, endpoint, self.core.tasks.clone());
-                    write_lock(&self.core.raw).insert(name, dispatcher);
-                }
-            }
+            Ok(endpoint) => self.add_hub(endpoint),
             Err(error) => self.error = self.error.or(Some(error)),
         }
         self
@@ -474,8 +468,8 @@ impl Server {
             let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
             let core = HubCore::new(Arc::clone(&self.core.instance), protocols, naming, hub.settings.limits, outbound)
                 .with_records(Records::new(&hub.settings.history));
-            let dispatcher = Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone());
-            write_lock(&self.core.hubs).insert(name, dispatcher);
+            let endpoints = if hub.raw.is_some() { &self.core.raw } else { &self.core.hubs };
+            write_lock(endpoints).insert(name, Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone()));
         }
     }
 

@@ -16,7 +16,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, Payload};
+use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol};
 use trunkline_protocol::service::FlowOperation;
 
 use super::call_state::CallState;
@@ -26,7 +26,7 @@ use super::connection_close::{ConnectionClose, Reassignment};
 use super::flow_control::{FlowControl, Limits};
 use super::input::{Input, detached};
 use super::message_trace::{MessageTrace, TracedPieces};
-use super::upload_table::UploadEnd;
+use super::upload_table::{UploadEnd, UploadItem};
 
 #[derive(Debug)]
 pub(crate) struct Inbox<C> {
@@ -205,15 +205,9 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     /// Adds an item to an upload. Returns the waker of a waiting reader; `None` if no such upload is open.
-    pub(crate) fn push_item(
-        &mut self,
-        id: &str,
-        item: Payload,
-        bytes: usize,
-        limits: &Limits,
-    ) -> Option<Option<Waker>> {
+    pub(crate) fn push_item(&mut self, id: &str, item: UploadItem, limits: &Limits) -> Option<Option<Waker>> {
         self.finish_handled();
-        self.calls.uploads()?.push(id, item, bytes, limits.upload_max_items, &mut self.flow).ok()
+        self.calls.uploads()?.push(id, item, limits.upload_max_items, &mut self.flow).ok()
     }
 
     /// Ends an upload. Returns the waker of a waiting reader; `None` if no such upload is open.

@@ -7,7 +7,7 @@ use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, Hu
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 
 /// Minimum length of bytes that remain slices: copying them would cost more than the memory pinned by the slice.
-pub(crate) const SLICE_MIN_BYTES: usize = 4 * 1024;
+const SLICE_MIN_BYTES: usize = 4 * 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Input(VecDeque<Bytes>);
@@ -102,6 +102,6 @@ impl Input {
 }
 
 /// Copies short, long-lived bytes out of their shared buffer, which would keep the link's whole message in memory.
-pub(crate) fn detached(bytes: Bytes) -> Bytes {
+pub(super) fn detached(bytes: Bytes) -> Bytes {
     if bytes.len() < SLICE_MIN_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes }
 }

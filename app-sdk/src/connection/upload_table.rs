@@ -1,6 +1,7 @@
 //! Table of one client's uploads: the items that wait for their methods. Pure logic.
 //!
-//! Items stay encoded until their method, which has their type, takes them. Generic over the handle `C` of a call; only
+//! Items stay encoded until their method, which has their type, takes them. The messages of a raw connection are the
+//! items of one upload. Generic over the handle `C` of a call; only
 //! its identity matters. Commands return the wakers of waiting readers, to be woken after unlocking.
 
 use std::collections::{HashMap, VecDeque};
@@ -9,8 +10,13 @@ use std::task::{Context, Poll, Waker};
 
 use bytestring::ByteString;
 use trunkline_protocol::hub::Payload;
+use trunkline_protocol::service::RawKind;
 
 use super::flow_control::FlowControl;
+use super::input::detached;
+
+/// Capacity that an upload keeps while its reader waits.
+const RESTING_ITEMS: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct UploadTable<C>(HashMap<ByteString, Upload<C>>);
@@ -24,10 +30,14 @@ struct Upload<C> {
     is_full: bool,
 }
 
-#[derive(Debug)]
-struct UploadItem {
-    payload: Payload,
-    bytes: usize,
+/// Item of an upload, still encoded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UploadItem {
+    pub(crate) payload: Payload,
+    /// Kind of a message of a raw connection, whose payload is not encoded.
+    pub(crate) raw: Option<RawKind>,
+    /// Bytes that count until the item is read.
+    pub(crate) bytes: usize,
 }
 
 /// End of an upload, after its items.
@@ -45,8 +55,7 @@ pub(crate) enum UploadEnd {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UploadEvent {
-    /// The next item, still encoded.
-    Item(Payload),
+    Item(UploadItem),
     /// The end, reported once.
     End(UploadEnd),
     /// The upload has ended or no longer belongs to this method.
@@ -78,18 +87,21 @@ impl<C> UploadTable<C> {
         debug_assert!(before.is_none(), "ids in use are refused");
     }
 
-    /// Adds an item of `bytes`; `Err` if no such upload is open.
+    /// Adds an item; `Err` if no such upload is open.
     pub(crate) fn push(
         &mut self,
         id: &str,
-        payload: Payload,
-        bytes: usize,
+        mut item: UploadItem,
         items_max: usize,
         flow: &mut FlowControl,
     ) -> Result<Option<Waker>, ()> {
         let upload = self.0.get_mut(id).filter(|upload| upload.end.is_none()).ok_or(())?;
-        upload.items.push_back(UploadItem { payload, bytes });
-        flow.add_bytes(bytes);
+        if item.raw.is_some() && upload.reader.is_none() {
+            // Without a waiting reader, the message may stay for long. Items of hubs are detached already.
+            item.payload = Payload::new(detached(item.payload.as_bytes().clone()));
+        }
+        flow.add_bytes(item.bytes);
+        upload.items.push_back(item);
         if !upload.is_full && upload.items.len() > items_max {
             upload.is_full = true;
             flow.upload_filled();
@@ -136,13 +148,13 @@ impl<C> UploadTable<C> {
         let Some(upload) = self.0.get_mut(id).filter(|upload| Arc::ptr_eq(&upload.owner, owner)) else {
             return Poll::Ready(UploadEvent::Closed);
         };
-        if let Some(UploadItem { payload, bytes }) = upload.items.pop_front() {
-            flow.remove_bytes(bytes);
+        if let Some(item) = upload.items.pop_front() {
+            flow.remove_bytes(item.bytes);
             if upload.is_full && upload.items.len() <= items_max / 2 {
                 upload.is_full = false;
                 flow.upload_drained();
             }
-            return Poll::Ready(UploadEvent::Item(payload));
+            return Poll::Ready(UploadEvent::Item(item));
         }
         if let Some(end) = upload.end.take() {
             self.0.remove(id);
@@ -153,6 +165,7 @@ impl<C> UploadTable<C> {
             none => {
                 *none = Some(context.waker().clone());
                 flow.begin_wait();
+                upload.items.shrink_to(RESTING_ITEMS);
             }
         }
         Poll::Pending
@@ -186,6 +199,7 @@ impl<C> Default for UploadTable<C> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use trunkline_protocol::hub::HubProtocol;
 
     use super::*;
@@ -212,7 +226,13 @@ mod tests {
 
         fn push(&mut self, item: u32) -> Result<Option<Waker>, ()> {
             let payload = HubProtocol::Json.payload(&item).unwrap();
-            self.uploads.push("u", payload, 10, ITEMS_MAX, &mut self.flow)
+            self.uploads.push("u", UploadItem { payload, raw: None, bytes: 10 }, ITEMS_MAX, &mut self.flow)
+        }
+
+        fn push_raw(&mut self, message: Bytes) {
+            let (payload, raw) = (Payload::new(message), Some(RawKind::Text));
+            let item = UploadItem { payload, raw, bytes: 10 };
+            drop(self.uploads.push("u", item, ITEMS_MAX, &mut self.flow).unwrap());
         }
 
         fn poll(&mut self) -> Poll<UploadEvent> {
@@ -222,7 +242,7 @@ mod tests {
 
         fn item(&mut self) -> u32 {
             match self.poll() {
-                Poll::Ready(UploadEvent::Item(payload)) => HubProtocol::Json.value(&payload).unwrap(),
+                Poll::Ready(UploadEvent::Item(item)) => HubProtocol::Json.value(&item.payload).unwrap(),
                 other => panic!("{other:?}"),
             }
         }
@@ -259,6 +279,21 @@ mod tests {
         assert!(upload.push(2).unwrap().is_none());
         assert_eq!((upload.item(), upload.item()), (1, 2));
         assert!(upload.flow.is_idle());
+    }
+
+    #[test]
+    fn waiting_raw_messages_keep_no_buffer_of_the_link() {
+        let link = Bytes::from(vec![b'x'; 64 * 1024]);
+        let mut upload = OneUpload::new();
+        assert!(upload.poll().is_pending());
+        upload.push_raw(link.slice(..15));
+        let Poll::Ready(UploadEvent::Item(first)) = upload.poll() else { panic!("it is there") };
+        assert_eq!(first.payload.as_bytes().as_ptr(), link.as_ptr(), "what is awaited is a slice");
+        drop(first);
+        upload.push_raw(link.slice(15..30));
+        assert!(link.is_unique());
+        upload.push_raw(link.clone());
+        assert!(!link.is_unique(), "what is large is a slice");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytestring::ByteString;
 use futures_util::Stream;
@@ -38,20 +38,20 @@ use crate::hub_core::HubCore;
 /// let hub: Hub = Hub::new("/math").method("Sum", sum);
 /// ```
 pub struct UploadStream<T> {
-    scope: Arc<CallScope>,
-    core: Arc<HubCore>,
-    id: ByteString,
+    reader: UploadReader,
     is_over: bool,
     item: PhantomData<fn() -> T>,
 }
 
-impl<T> UploadStream<T> {
-    pub(crate) fn new(context: &Context, id: ByteString) -> Self {
-        let (scope, core) = (Arc::clone(&context.scope), Arc::clone(&context.core));
-        Self { scope, core, id, is_over: false, item: PhantomData }
-    }
+/// Reads one upload of a call.
+pub(crate) struct UploadReader {
+    pub(crate) scope: Arc<CallScope>,
+    pub(crate) core: Arc<HubCore>,
+    pub(crate) id: ByteString,
+}
 
-    fn poll_event(&self, context: &mut TaskContext<'_>) -> Poll<UploadEvent> {
+impl UploadReader {
+    pub(crate) fn poll_event(&self, context: &mut TaskContext<'_>) -> Poll<UploadEvent> {
         let connection = &self.scope.connection;
         let limits = &self.core.limits;
         let mut inbox = connection.inbox();
@@ -68,16 +68,27 @@ impl<T> UploadStream<T> {
         event
     }
 
-    fn close(&self) {
+    /// Closes the upload and drops its items. Returns the waker of a waiting reader.
+    pub(crate) fn close_upload(&self) -> Option<Waker> {
         let connection = &self.scope.connection;
         let mut inbox = connection.inbox();
         let (calls, flow) = inbox.calls();
-        // Only the dropped owner of this stream waits for its items.
         let waker = calls.uploads().and_then(|uploads| uploads.close_upload(&self.id, &self.scope, flow));
         calls.shrink();
         self.core.apply_flow_control(connection, &mut inbox);
-        drop(inbox);
-        drop(waker);
+        waker
+    }
+}
+
+impl<T> UploadStream<T> {
+    pub(crate) fn new(context: &Context, id: ByteString) -> Self {
+        let (scope, core) = (Arc::clone(&context.scope), Arc::clone(&context.core));
+        Self { reader: UploadReader { scope, core, id }, is_over: false, item: PhantomData }
+    }
+
+    fn close(&self) {
+        // Only the dropped owner of this stream waits for its items.
+        drop(self.reader.close_upload());
     }
 }
 
@@ -91,9 +102,9 @@ impl<T: DeserializeOwned> UploadStream<T> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let item = match std::task::ready!(self.poll_event(context)) {
-            UploadEvent::Item(payload) => Some(self.read_item(&payload)),
-            UploadEvent::End(end) => end_of_upload(end, self.core.limits.waiting_inbox_max_bytes).map(Err),
+        let item = match std::task::ready!(self.reader.poll_event(context)) {
+            UploadEvent::Item(item) => Some(self.read_item(&item.payload)),
+            UploadEvent::End(end) => end_of_upload(end, self.reader.core.limits.waiting_inbox_max_bytes).map(Err),
             UploadEvent::Closed => None,
         };
         self.is_over = !matches!(item, Some(Ok(_)));
@@ -101,9 +112,10 @@ impl<T: DeserializeOwned> UploadStream<T> {
     }
 
     fn read_item(&self, payload: &Payload) -> Result<T, HubError> {
-        self.core.outbound.metrics.items_up.inc();
-        self.core.codec(self.scope.connection.protocol).value(payload).map_err(|error| {
-            tracing::debug!(hub = %self.core.name(), stream = %self.id, %error, "item does not fit");
+        let UploadReader { scope, core, id } = &self.reader;
+        core.outbound.metrics.items_up.inc();
+        core.codec(scope.connection.protocol).value(payload).map_err(|error| {
+            tracing::debug!(hub = %core.name(), stream = %id, %error, "item does not fit");
             self.close();
             text::item_not_bound()
         })
@@ -137,4 +149,4 @@ impl<T> Drop for UploadStream<T> {
     }
 }
 
-brief_debug!(UploadStream<T>, |it| { id: it.id, is_over: it.is_over });
+brief_debug!(UploadStream<T>, |it| { id: it.reader.id, is_over: it.is_over });

@@ -79,7 +79,7 @@ impl ConnectionEnds {
         }
     }
 
-    /// Handles the end of a connection that no app server had: runs only `on_disconnected`.
+    /// Handles the end of a connection that no app server had: runs only what `begin` begins, and `on_disconnected`.
     pub(super) fn handle_ended(
         &self,
         home: LinkId,
@@ -87,6 +87,7 @@ impl ConnectionEnds {
         body: &Bytes,
         message: &OpenConnection,
         close: ConnectionClose,
+        begin: impl FnOnce(&Arc<Connection>),
     ) {
         // Its last link was lost while it was being handed over.
         if let Some(present) = self.core.connections.get(&message.connection_id) {
@@ -97,12 +98,8 @@ impl ConnectionEnds {
         let connection = Arc::new(Connection::new(ConnectRequest::new(body, message), protocol, home));
         self.core.outbound.count_ended(connection.id(), &close);
         connection.cancel();
-        let needs_worker = {
-            let mut inbox = connection.inbox();
-            // `on_connected` has succeeded on another app server.
-            inbox.set_connected();
-            inbox.close(close)
-        };
+        begin(&connection);
+        let needs_worker = connection.inbox().close(close);
         if needs_worker {
             self.start(&connection);
         }

@@ -6,11 +6,11 @@ use std::task::Waker;
 
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
-use trunkline_protocol::hub::{CancelInvocation, Completion, HubMessage, HubProtocol, Outcome, StreamItem, next_frame};
+use trunkline_protocol::hub::{CancelInvocation, Completion, HubMessage, HubProtocol, Outcome, next_frame};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompletion, ServiceMessage};
 
-use crate::connection::{Connection, UploadEnd, short};
+use crate::connection::{Connection, UploadEnd, UploadItem, short};
 use crate::encode;
 use crate::error::text;
 use crate::hub_core::{Addressee, ClientResult, HubCore, NoResultReason, TooManyRequests};
@@ -27,21 +27,16 @@ impl ResultRouter {
     }
 
     /// Handles an upload item. Drops items of unknown streams.
-    pub(super) fn handle_item(
-        &self,
-        connection: &Connection,
-        StreamItem { invocation_id: id, item, .. }: StreamItem,
-        bytes: usize,
-    ) {
+    pub(super) fn handle_item(&self, connection: &Connection, id: &str, item: UploadItem) {
         let waiting = {
             let mut inbox = connection.inbox();
-            let waiting = inbox.push_item(&id, item, bytes, &self.core.limits);
+            let waiting = inbox.push_item(id, item, &self.core.limits);
             self.core.apply_flow_control(connection, &mut inbox);
             waiting
         };
         match waiting {
             Some(waiting) => waiting.into_iter().for_each(Waker::wake),
-            None => tracing::debug!(hub = %self.core.name(), stream = %id, "item of an unknown stream dropped"),
+            None => tracing::debug!(hub = %self.core.name(), stream = id, "item of an unknown stream dropped"),
         }
     }
 

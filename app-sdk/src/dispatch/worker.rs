@@ -243,8 +243,11 @@ impl Dispatcher {
 
     /// Hands the remaining connections to other app servers, because the time limit of their calls has passed. Moving
     /// connections are left to their nodes. `on_leaving` hooks that have not begun get `leaving_timeout`; if a hook
-    /// does not return, the connection goes without items.
+    /// does not return, the connection goes without items. Raw connections end with their links instead.
     pub(crate) async fn reassign_remaining(self: &Arc<Self>, leaving_timeout: Duration) {
+        if self.raw.is_some() {
+            return;
+        }
         let remaining = self
             .core
             .connections

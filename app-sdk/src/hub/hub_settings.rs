@@ -1,4 +1,4 @@
-//! Settings of a hub, and validation shared with raw endpoints.
+//! Settings of a hub or raw endpoint, and their validation.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) struct HubSettings {
 }
 
 /// Validates a path, and returns the endpoint's name: `name`, or the last segment of the path.
-pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
+pub(super) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
     let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
     let bad_path = || BuildError::Path(path.to_owned());
     let segment = segment.ok_or_else(bad_path)?;
@@ -52,7 +52,7 @@ pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, Bui
 }
 
 /// Validates the sub-protocols of an endpoint: each must be an HTTP token.
-pub(crate) fn check_sub_protocols(endpoint: &str, names: &[String]) -> Result<(), BuildError> {
+pub(super) fn check_sub_protocols(endpoint: &str, names: &[String]) -> Result<(), BuildError> {
     let is_token = |name: &str| {
         let is_mark = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
@@ -118,7 +118,7 @@ impl HubSettings {
     }
 }
 
-pub(crate) fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -14,15 +14,15 @@ use serde::Serialize;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
 
-use super::raw_core::{ITEMS_ENCODING, RawClient, RawCore, RawSends};
-use super::raw_inbox::RawMessage;
+use super::raw_client::{ITEMS_ENCODING, RawClient};
+use super::raw_message::RawMessage;
 use crate::brief_debug::brief_debug;
 use crate::call::Rehomed;
-use crate::connection::{NoRoom, WAITING_SENDS_MAX, room};
+use crate::connection::{Connection, NoRoom, WAITING_SENDS_MAX, room};
 use crate::context::Cancellation;
 use crate::context::request::{self, Claims, Query};
 use crate::error::{HubError, RawSendError};
-use crate::outbound::Outbound;
+use crate::hub_core::HubCore;
 
 /// Connection of a raw endpoint's client: receives its messages and sends to it. Also a stream.
 ///
@@ -37,24 +37,23 @@ pub struct RawConnection {
 #[derive(Clone)]
 pub struct RawSender {
     client: Arc<RawClient>,
-    core: Arc<RawCore>,
 }
 
 /// Handle of a raw endpoint, to send to its clients on any proxy.
 #[derive(Clone)]
 pub struct RawHandle {
-    outbound: Arc<Outbound>,
+    pub(crate) core: Arc<HubCore>,
 }
 
 impl RawConnection {
-    pub(super) fn new(client: Arc<RawClient>, core: Arc<RawCore>) -> Self {
-        Self { sender: RawSender { client, core } }
+    pub(crate) fn new(client: Arc<RawClient>) -> Self {
+        Self { sender: RawSender { client } }
     }
 
     /// Receives the next message of the client. Returns `None` if the client has disconnected, the connection was
     /// closed, or it continues on another app server ([`is_leaving`](Self::is_leaving)). Cancel-safe.
     pub async fn recv(&mut self) -> Option<RawMessage> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+        poll_fn(|cx| self.sender.client.poll_next(cx)).await
     }
 
     /// Sends a message: text (`&str`, `String`), bytes (`Bytes`, `Vec<u8>`) or a received message. Waits while about
@@ -72,7 +71,8 @@ impl RawConnection {
     /// [`RawEndpoint::movable`](crate::RawEndpoint::movable). Messages sent before can still be received.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
-        self.client().is_leaving()
+        let connection = self.connection();
+        !connection.cancellation().is_cancelled() && connection.inbox().reassignment.has_begun()
     }
 
     /// Cancellation that fires when the connection closes or is about to continue on another app server, for handlers
@@ -80,10 +80,7 @@ impl RawConnection {
     /// `None`.
     #[must_use]
     pub fn leaving(&self) -> Cancellation {
-        let reassignment = self.client().reassignment.as_ref();
-        Cancellation::new(
-            reassignment.map_or(&self.client().cancellation, |reassignment| &reassignment.leaving).clone(),
-        )
+        Cancellation::new(self.sender.client.reader.scope.cancellation().clone())
     }
 
     /// Sets the items for the handler on the next app server, replacing earlier ones.
@@ -92,7 +89,7 @@ impl RawConnection {
     /// If the items cannot be encoded as JSON, exceed 16 KiB, or the endpoint is not
     /// [movable](crate::RawEndpoint::movable).
     pub fn hand_over(&self, items: &impl Serialize) -> Result<(), HubError> {
-        let reassignment = self.client().reassignment.as_ref();
+        let reassignment = self.sender.client.reassignment.as_ref();
         let stays = || HubError::new("clients of this raw endpoint can't be handed over: see RawEndpoint::movable");
         reassignment.ok_or_else(stays)?.set_items(items)
     }
@@ -100,7 +97,7 @@ impl RawConnection {
     /// Origin of the connection and the items handed over, if it was on another app server before.
     #[must_use]
     pub fn rehomed(&self) -> Option<Rehomed> {
-        Rehomed::from_request(&self.client().request, ITEMS_ENCODING)
+        Rehomed::from_request(&self.connection().request, ITEMS_ENCODING)
     }
 
     /// Returns a sender for other tasks.
@@ -123,59 +120,55 @@ impl RawConnection {
     /// User ID of the client; `None` if it is not authenticated.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.client().request.user_id()
+        self.connection().request.user_id()
     }
 
     /// Claims of the user. Claims, headers, query and address are parsed from the connect request on each call.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::from_request(&self.client().request)
+        Claims::from_request(&self.connection().request)
     }
 
     /// Headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        request::headers(&self.client().request)
+        request::headers(&self.connection().request)
     }
 
     /// Query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
-        Query::new(&self.client().request.query())
+        Query::new(&self.connection().request.query())
     }
 
     /// Client address, as seen by its proxy.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.client().request.remote_addr()
+        self.connection().request.remote_addr()
     }
 
     /// Cancellation that fires when the connection closes, for handlers that do not only wait for messages.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        Cancellation::new(self.client().cancellation.clone())
+        Cancellation::new(self.connection().cancellation().clone())
     }
 
-    fn client(&self) -> &RawClient {
-        &self.sender.client
-    }
-
-    fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
-        self.sender.core.poll_next(self.client(), cx)
+    fn connection(&self) -> &Connection {
+        self.sender.client.connection()
     }
 }
 
 impl Stream for RawConnection {
     type Item = RawMessage;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RawMessage>> {
-        self.poll_recv(cx)
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RawMessage>> {
+        self.sender.client.poll_next(cx)
     }
 }
 
 impl Drop for RawConnection {
     fn drop(&mut self) {
-        self.sender.core.stop_reading(self.client());
+        drop(self.sender.client.reader.close_upload());
     }
 }
 
@@ -185,18 +178,17 @@ impl RawSender {
     /// # Errors
     /// The errors of [`RawConnection::send`].
     pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
-        let (message, RawSender { client, core }) = (message.into(), self);
-        check(
-            message.as_bytes().len(),
-            client.node.capabilities.client_message_max_bytes.unwrap_or(LINK_FRAME_MAX_BYTES),
-        )?;
+        let (message, client) = (message.into(), &self.client);
+        let (core, connection) = (&client.reader.core, client.connection());
+        let max_bytes = connection.home.client_message_max_bytes().unwrap_or(LINK_FRAME_MAX_BYTES);
+        check(message.as_bytes().len(), max_bytes)?;
         let mut frame = BytesMut::new();
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
         check(frame.len(), LINK_FRAME_MAX_BYTES)?;
         let frame = frame.freeze();
-        let raw_sends = RawSends { outbound: &core.outbound, client };
+        let sends = core.to(connection);
         // First, because a reassignment must not wait for a client.
-        let room = room(&raw_sends, frame.len(), WAITING_SENDS_MAX).await.map_err(|reason| match reason {
+        let room = room(&sends, frame.len(), WAITING_SENDS_MAX).await.map_err(|reason| match reason {
             NoRoom::Closed => RawSendError::Closed,
             NoRoom::TooManyWaiting => RawSendError::TooManyWaiting(WAITING_SENDS_MAX),
         })?;
@@ -204,8 +196,8 @@ impl RawSender {
             Some(reassignment) => Some(reassignment.send().await),
             None => None,
         };
-        let is_open = !client.cancellation.is_cancelled();
-        if !is_open || !core.outbound.send(&client.node, &frame).await {
+        let is_open = !connection.cancellation().is_cancelled();
+        if !is_open || !core.outbound.send(&connection.node(), &frame).await {
             return Err(RawSendError::Closed);
         }
         room.note_queued();
@@ -214,21 +206,17 @@ impl RawSender {
 
     /// Closes the connection like [`RawConnection::close`]. The handler runs until it returns.
     pub fn close(&self) {
-        self.core.close_client(&self.client, None);
+        self.client.close_client(None);
     }
 
     /// Public ID of the connection.
     #[must_use]
     pub fn connection_id(&self) -> &str {
-        self.client.request.id()
+        self.client.connection().id()
     }
 }
 
 impl RawHandle {
-    pub(crate) fn new(outbound: &Arc<Outbound>) -> Self {
-        Self { outbound: Arc::clone(outbound) }
-    }
-
     /// Sends a message to the connection with this ID, on any app server, without waiting for its client. An unknown
     /// ID is not an error.
     ///
@@ -240,14 +228,14 @@ impl RawHandle {
         let data = MultiConnectionData { connection_ids: vec![ByteString::from(connection_id)], payloads };
         let frame = ServiceMessage::MultiConnectionData(data).to_frame();
         check(frame.len(), LINK_FRAME_MAX_BYTES)?;
-        self.outbound.send_to_all(&frame).await;
+        self.core.outbound.send_to_all(&frame).await;
         Ok(())
     }
 
     /// Name of the raw endpoint.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.outbound.name
+        self.core.name()
     }
 }
 

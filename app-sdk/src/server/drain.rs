@@ -4,13 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::server_core::ServerCore;
 use crate::dispatch::Dispatcher;
 use crate::hub_core::{announce_shutdown, fence};
-use crate::raw::RawDispatcher;
 use crate::sync::read_lock;
 
 /// Time for proxies to request their connections; later ones can't be moved. Because a service moves its clients one by
@@ -43,21 +42,16 @@ impl ServerCore {
         hubs.iter().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
         // Other app servers exist only with a network.
         let Some(ready) = self.ready.get() else { return };
-        let raw: Vec<Arc<RawDispatcher>> = read_lock(&self.raw).values().cloned().collect();
+        let raw: Vec<_> = read_lock(&self.raw).values().cloned().collect();
+        let hubs: Vec<_> = hubs.into_iter().chain(raw).filter(|hub| hub.is_movable()).collect();
         for pool in self.pools.get().into_iter().flatten() {
             self.tasks.spawn(Arc::clone(pool).leave());
         }
-        let requested = join(
-            join_all(hubs.iter().map(|hub| announce_shutdown(&hub.core.outbound, &hub.core.acks))),
-            join_all(raw.iter().map(|endpoint| endpoint.core.announce_shutdown())),
-        );
-        reassign_all((&hubs, &raw), ready.shutdown_timeout, started, requested).await;
+        let requested = join_all(hubs.iter().map(|hub| announce_shutdown(&hub.core.outbound, &hub.core.acks)));
+        reassign_all(&hubs, ready.shutdown_timeout, started, requested).await;
         // A proxy that notices the end of one link before reading another would fail calls with unread results.
         let left = ready.shutdown_timeout.saturating_sub(started.elapsed()).max(LAST_ANSWERS_TIMEOUT);
-        let fences = join(
-            join_all(hubs.iter().map(|hub| fence(&hub.core.outbound, &hub.core.acks))),
-            join_all(raw.iter().map(|endpoint| endpoint.core.fence())),
-        );
+        let fences = join_all(hubs.iter().map(|hub| fence(&hub.core.outbound, &hub.core.acks)));
         if timeout(left, fences).await.is_err() {
             tracing::warn!("a proxy did not acknowledge the last answers");
         }
@@ -66,12 +60,7 @@ impl ServerCore {
 
 /// Hands over connections without running calls, until none is left or the timeout expires. Ends only after proxies
 /// have `requested` them, because more may be in flight.
-async fn reassign_all(
-    (hubs, raw): (&[Arc<Dispatcher>], &[Arc<RawDispatcher>]),
-    shutdown_timeout: Duration,
-    started: Instant,
-    requested: impl Future,
-) {
+async fn reassign_all(hubs: &[Arc<Dispatcher>], shutdown_timeout: Duration, started: Instant, requested: impl Future) {
     let (mut changed, mut last) = (started, (usize::MAX, 0));
     let mut deadline = shutdown_timeout;
     let (mut is_requested, mut has_given_up) = (false, false);
@@ -81,7 +70,6 @@ async fn reassign_all(
         let (here, moving) = hubs
             .iter()
             .map(|hub| hub.reassignments.count())
-            .chain(raw.iter().map(|endpoint| endpoint.core.count_movable()))
             .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
         if (here, moving) != last {
             (changed, last) = (Instant::now(), (here, moving));

@@ -98,7 +98,7 @@ impl ServerHandle {
     /// If the server has no such raw endpoint.
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
         let endpoint = self.core.raw(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
-        Ok(RawHandle::new(&endpoint.core.outbound))
+        Ok(RawHandle { core: Arc::clone(&endpoint.core) })
     }
 
     /// Waits until at least one proxy is linked, and each linked proxy has a link to all hubs. Before that, about 100

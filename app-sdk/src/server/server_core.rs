@@ -17,13 +17,12 @@ use crate::dispatch::Dispatcher;
 use crate::link::{Link, SessionTerms, SlotKey, Slots};
 use crate::metrics::Metrics;
 use crate::outbound::Endpoint;
-use crate::raw::RawDispatcher;
 use crate::sync::read_lock;
 
 pub(crate) struct ServerCore {
     pub(super) instance: Arc<str>,
     pub(super) hubs: RwLock<BTreeMap<String, Arc<Dispatcher>>>,
-    pub(super) raw: RwLock<BTreeMap<String, Arc<RawDispatcher>>>,
+    pub(super) raw: RwLock<BTreeMap<String, Arc<Dispatcher>>>,
     /// Names of hubs and raw endpoints by path, in lower case.
     pub(super) names: RwLock<BTreeMap<String, String>>,
     pub(super) access: OnceLock<Access>,
@@ -75,7 +74,7 @@ impl ServerCore {
         read_lock(&self.hubs).values().cloned().collect()
     }
 
-    pub(super) fn raw(&self, name: &str) -> Option<Arc<RawDispatcher>> {
+    pub(super) fn raw(&self, name: &str) -> Option<Arc<Dispatcher>> {
         read_lock(&self.raw).get(name).map(Arc::clone)
     }
 
@@ -92,8 +91,7 @@ impl ServerCore {
 
     /// Creates a link that can run; `None` for an unknown hub or raw endpoint.
     pub(super) fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
-        let hub = self.hub(&key.hub).map(|hub| Arc::new(hub) as Arc<dyn Endpoint>);
-        let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
+        let endpoint: Arc<dyn Endpoint> = Arc::new(self.hub(&key.hub).or_else(|| self.raw(&key.hub))?);
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends have the same version; over a network, the proxy sends its capabilities.
         let client_message_max_bytes = Some(LINK_FRAME_MAX_BYTES);
