@@ -5,7 +5,6 @@
 
 mod call_state;
 mod call_table;
-mod client_gate;
 mod connect_request;
 mod connection_close;
 mod flow_control;
@@ -30,16 +29,13 @@ use crate::sync::lock;
 use call_state::CallState;
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
-pub(crate) use client_gate::{
-    ClientWindow, NoRoom, WAITING_SENDS_MAX, WindowRoom, WindowedClient, repeat_mark, room, try_room,
-};
 #[cfg(test)]
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connect_request::{ConnectRequest, forwarded_for};
 pub(crate) use connection_close::ConnectionClose;
 pub(crate) use flow_control::Limits;
 pub(crate) use home::{Home, HomeEnd, LinkId};
-pub(crate) use inbox::{Inbox, WorkItem};
+pub(crate) use inbox::{ClientWindow, Inbox, WorkItem};
 
 pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use run_queue::{RunQueue, TIME_SLICE};

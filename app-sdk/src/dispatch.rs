@@ -43,7 +43,7 @@ use trunkline_protocol::service::{
 
 use crate::connection::{
     CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, Home, HomeEnd, LinkId, MessageTrace, ReplyKind,
-    RunQueue, StartWorker, UploadItem, repeat_mark, short,
+    RunQueue, StartWorker, UploadItem, short,
 };
 use crate::context::Context;
 use crate::error::{HubError, text};
@@ -336,7 +336,7 @@ impl Endpoint for Arc<Dispatcher> {
         }
         if self.core.outbound.has_sent_marks() {
             // Some marks may be lost with the link.
-            self.core.connections.all().iter().for_each(|connection| repeat_mark(&self.core.to(connection)));
+            self.core.connections.all().iter().for_each(|connection| self.core.to(connection).repeat_mark());
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            ┌─ Connections: client connections of this app server
-//!            ├─ Outbound: the proxies and their queues; ClientSends: sends to one client
+//!            ├─ Outbound: the proxies and their queues; ClientPath: sends to one client
 //!  HubCore ──┼─ Acks: pending acknowledgements
 //!            └─ ClientResults: pending client results
 //! ```
@@ -11,7 +11,7 @@
 //! Nothing here runs app code: a method returns `true` if its caller must start a worker for the connection's inbox.
 
 mod acks;
-mod client_sends;
+mod client_path;
 mod connections;
 mod records;
 mod result_requests;
@@ -36,7 +36,8 @@ use crate::sync::lock;
 
 use acks::QueryLimit;
 pub(crate) use acks::{Acks, WAITING_MAX, announce_shutdown, fence};
-use client_sends::{ClientSends, connection_data};
+use client_path::connection_data;
+pub(crate) use client_path::{ClientPath, NoRoom, WAITING_SENDS_MAX};
 pub(crate) use connections::TakenOver;
 use connections::{Connections, RecentIds, TakeOvers};
 pub(crate) use records::Records;
@@ -101,8 +102,8 @@ impl HubCore {
         &self.outbound.name
     }
 
-    pub(crate) fn to<'a>(&'a self, connection: &'a Connection) -> ClientSends<'a> {
-        ClientSends::new(&self.outbound, connection, &self.limits)
+    pub(crate) fn to<'a>(&'a self, connection: &'a Connection) -> ClientPath<'a> {
+        ClientPath { outbound: &self.outbound, connection, limits: &self.limits }
     }
 
     pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use bytes::Bytes;
 use tokio::time::Instant;
-use trunkline_link::{LinkOutbox, TrySendError};
+use trunkline_link::LinkOutbox;
 use trunkline_protocol::service::Capabilities;
 
 use crate::sync::{lock, read_lock, write_lock};
@@ -208,37 +207,6 @@ impl Node {
         }
     }
 
-    /// Queues a send without waiting. `Some(false)`: no live link; `None`: the send link is full.
-    pub(crate) fn try_send(&self, frame: &Bytes) -> Option<bool> {
-        loop {
-            let Some(link) = self.send_link() else { return Some(false) };
-            match link.try_send(frame) {
-                Ok(()) => return Some(true),
-                Err(TrySendError::Full) => return None,
-                Err(TrySendError::Closed) => {}
-            }
-        }
-    }
-
-    /// Queues a send, with the next send link if one ends. Returns `false` if no live link is left.
-    pub(crate) async fn send(&self, frame: &Bytes) -> bool {
-        while let Some(link) = self.send_link() {
-            if link.send(frame).await.is_ok() {
-                return true;
-            }
-        }
-        false
-    }
-
-    pub(crate) async fn complete(&self, frame: &Bytes) -> bool {
-        while let Some(link) = self.send_link() {
-            if link.complete(frame).await.is_ok() {
-                return true;
-            }
-        }
-        false
-    }
-
     pub(crate) fn control(&self, frame: &[u8]) -> bool {
         while let Some(link) = self.send_link() {
             if link.control(frame).is_ok() {
@@ -252,7 +220,8 @@ impl Node {
         read_lock(&self.pool).iter().map(Arc::clone).collect()
     }
 
-    fn send_link(&self) -> Option<Arc<LinkOutbox>> {
+    /// Link for all frames to the node, if any session lives. If it ends, callers look up the next one.
+    pub(crate) fn send_link(&self) -> Option<Arc<LinkOutbox>> {
         read_lock(&self.pool).send_link().map(Arc::clone)
     }
 }
@@ -339,7 +308,7 @@ mod tests {
         let second = Arc::new(second);
         node.open_link(0, Arc::new(first));
         node.open_link(1, Arc::clone(&second));
-        assert_eq!(node.try_send(&Bytes::from_static(b"\x01a")), Some(true));
+        assert!(node.control(b"\x01a"));
         let ended = node.end_link(0, None);
         assert!(!ended.was_last);
         assert_eq!(ended.lost_frames, 0);
@@ -460,7 +429,7 @@ mod tests {
         let ended = node.end_link(4, None);
         assert!(ended.was_last);
         assert_eq!(ended.lost_frames, 1);
-        assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(false));
+        assert!(!node.control(b"\x01a") && node.send_link().is_none());
     }
 
     fn pool(links: &[u64]) -> LinkPool<u64> {

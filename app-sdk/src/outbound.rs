@@ -32,7 +32,7 @@ use trunkline_protocol::wire::{CAUSE_HEADER, ITEMS_HEADER, MIGRATE_TO_HEADER};
 use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue, short};
 use crate::error::SendError;
 use crate::metrics::HubMetrics;
-use trunkline_link::{LinkOutbox, ManySend, MoveQueue};
+use trunkline_link::{LinkOutbox, ManySend, MoveQueue, TrySendError};
 
 use crate::node::{Node, NodeName};
 use crate::sync::{read_lock, write_lock};
@@ -167,12 +167,8 @@ impl Outbound {
         let mut taken = 0;
         let mut full = Vec::new();
         for node in nodes.iter() {
-            match node.try_send(frame.for_node(node)) {
-                Some(true) => {
-                    self.count_queued(1, frame.for_node(node));
-                    taken += 1;
-                }
-                Some(false) => {}
+            match self.try_send(node, frame.for_node(node)) {
+                Some(is_taken) => taken += usize::from(is_taken),
                 None => full.push(node),
             }
         }
@@ -199,31 +195,43 @@ impl Outbound {
         }
     }
 
+    /// Queues a frame for one proxy without waiting. `Some(false)`: it has no link; `None`: its send link is full.
+    pub(crate) fn try_send(&self, node: &Node, frame: &Bytes) -> Option<bool> {
+        while let Some(link) = node.send_link() {
+            match link.try_send(frame) {
+                Ok(()) => return Some(self.count_queued(frame)),
+                Err(TrySendError::Full) => return None,
+                Err(TrySendError::Closed) => {}
+            }
+        }
+        Some(false)
+    }
+
     /// Queues a frame for one proxy; waits while its send link is full. Returns `false` if it has no link.
     pub(crate) async fn send(&self, node: &Node, frame: &Bytes) -> bool {
-        let taken = node.send(frame).await;
-        self.count_queued(usize::from(taken), frame);
-        taken
+        while let Some(link) = node.send_link() {
+            if link.send(frame).await.is_ok() {
+                return self.count_queued(frame);
+            }
+        }
+        false
     }
 
-    /// Queues a result for one proxy. Waits only if sends and results have used up all space.
-    pub(crate) async fn complete(&self, node: &Node, frame: &Bytes) {
-        let taken = node.complete(frame).await;
-        self.count_queued(usize::from(taken), frame);
-    }
-
-    /// Like [`complete`](Self::complete), but returns `false` instead of waiting.
-    pub(crate) fn try_complete(&self, node: &Node, frame: &Bytes) -> bool {
-        let taken = node.try_send(frame);
-        self.count_queued(usize::from(taken == Some(true)), frame);
-        taken.is_some()
+    /// Queues an answer for one proxy. Waits only if sends and answers have used up all space.
+    pub(crate) async fn answer(&self, node: &Node, frame: &Bytes) -> bool {
+        while let Some(link) = node.send_link() {
+            if link.complete(frame).await.is_ok() {
+                return self.count_queued(frame);
+            }
+        }
+        false
     }
 
     /// Queues a control message for one client; never waits.
     pub(crate) fn control_client(&self, connection: &Connection, message: &ServiceMessage) {
         let frame = message.to_frame();
         if connection.home.control(frame.clone()) {
-            self.count_queued(1, &frame);
+            self.count_queued(&frame);
         }
     }
 
@@ -231,7 +239,7 @@ impl Outbound {
     pub(crate) fn control(&self, node: &Node, message: &ServiceMessage) {
         let frame = message.to_frame();
         if node.control(&frame) {
-            self.count_queued(1, &frame);
+            self.count_queued(&frame);
         }
     }
 
@@ -311,9 +319,11 @@ impl Outbound {
         }
     }
 
-    fn count_queued(&self, proxies: usize, frame: &[u8]) {
-        self.metrics.frames_down.inc_by(proxies as u64);
-        self.metrics.bytes_down.inc_by(proxies.saturating_mul(frame.len()) as u64);
+    /// Counts a queued frame. Returns `true`.
+    fn count_queued(&self, frame: &[u8]) -> bool {
+        self.metrics.frames_down.inc();
+        self.metrics.bytes_down.inc_by(frame.len() as u64);
+        true
     }
 }
 

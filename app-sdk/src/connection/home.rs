@@ -96,19 +96,15 @@ impl Home {
 
     pub(crate) async fn pass(&self) -> SendPermit<'_> {
         loop {
-            match self.pass_or_resumed() {
+            match self.try_pass() {
                 Ok(permit) => return permit,
                 Err(resumed) => resumed.await,
             }
         }
     }
 
-    pub(crate) fn try_pass(&self) -> Option<SendPermit<'_>> {
-        self.pass_or_resumed().ok()
-    }
-
     /// Permission to send to the client, or the end of its pause to wait for.
-    fn pass_or_resumed(&self) -> Result<SendPermit<'_>, OwnedNotified> {
+    pub(crate) fn try_pass(&self) -> Result<SendPermit<'_>, OwnedNotified> {
         let home = match self {
             Self::Fixed { node, .. } => return Ok(SendPermit { home: None, node: Arc::clone(node) }),
             Self::Movable(home) => home,

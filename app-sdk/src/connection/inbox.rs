@@ -15,13 +15,14 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::sync::{Mutex, Notify};
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::{self, SenderLine};
 use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol};
 use trunkline_protocol::service::FlowOperation;
 
 use super::call_state::CallState;
 use super::call_table::{Admission, CallTable, IncomingCall, OverfullWaits};
-use super::client_gate::ClientWindow;
 use super::connection_close::{ConnectionClose, Reassignment};
 use super::flow_control::{FlowControl, Limits};
 use super::input::{Input, detached};
@@ -377,6 +378,21 @@ impl<C> Default for Inbox<C> {
             has_worker: false,
             is_connected: false,
         }
+    }
+}
+
+pub(crate) type ClientWindow = fleet::ClientWindow<WindowLine>;
+
+/// Line of senders that wait for the window of a client.
+#[derive(Debug, Default)]
+pub(crate) struct WindowLine {
+    pub(crate) turn: Mutex<()>,
+    pub(crate) freed: Notify,
+}
+
+impl SenderLine for WindowLine {
+    fn wake(&self) {
+        self.freed.notify_one();
     }
 }
 

@@ -13,8 +13,8 @@ use trunkline_protocol::service::{Attachment, Capabilities, DownMark, FrameBuffe
 
 use super::*;
 use crate::clients::{Clients, Sent};
-use crate::connection::WAITING_SENDS_MAX;
 use crate::error::{InvokeError, SendError};
+use crate::hub_core::WAITING_SENDS_MAX;
 use crate::metrics::Metrics;
 use crate::node::{NodeName, next_piece, open_outbox};
 use crate::{Context as HubContext, Hub};

@@ -205,7 +205,7 @@ impl MethodCalls {
         tracing::debug!(hub = %self.setup.core.name(), connection = short(connection.id()), text, "call refused");
         let queued = scope.state.invocation_id.as_ref().map_or(Ok(()), |id| {
             let error = Outcome::Error(text.into());
-            self.setup.core.to(connection).try_complete(encode::completion(
+            self.setup.core.to(connection).try_answer(encode::completion(
                 connection.protocol,
                 Vec::new(),
                 id.clone(),
@@ -218,7 +218,7 @@ impl MethodCalls {
         };
         let core = Arc::clone(&self.setup.core);
         Some(Box::pin(async move {
-            core.to(&scope.connection).complete(&frame).await;
+            core.to(&scope.connection).answer(&frame).await;
             report_refused(&core, &scope);
         }))
     }

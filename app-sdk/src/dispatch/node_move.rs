@@ -21,7 +21,7 @@ use trunkline_protocol::limits::{MOVE_PAUSE_MAX_S, STATEFUL_RECONNECT_TIMEOUT_S}
 use trunkline_protocol::service::{ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
 
 use super::connection_ends::ConnectionEnds;
-use crate::connection::{Connection, ConnectionClose, LinkId, repeat_mark};
+use crate::connection::{Connection, ConnectionClose, LinkId};
 use crate::hub_core::HubCore;
 use crate::node::Node;
 use crate::outbound::ID_IN_USE;
@@ -102,7 +102,7 @@ impl NodeMoves {
             ResumeOutcome::Moved | ResumeOutcome::Stayed | ResumeOutcome::NotPaused => {}
         }
         drop(inbox);
-        repeat_mark(&self.core.to(&connection));
+        self.core.to(&connection).repeat_mark();
     }
 
     /// Waits for the new node of a moving connection after its old home link has closed, or ends the connection.

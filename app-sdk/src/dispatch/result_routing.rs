@@ -257,6 +257,6 @@ impl ResultRouter {
             payload: encode::completion(protocol, Vec::new(), invocation_id, outcome),
         };
         let frame = ServiceMessage::ClientCompletion(result).to_frame();
-        self.core.outbound.complete(&connection.node(), &frame).await;
+        self.core.outbound.answer(&connection.node(), &frame).await;
     }
 }

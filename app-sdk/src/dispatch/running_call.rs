@@ -185,13 +185,13 @@ impl RunningCall {
         let report = self.scope.trace().map(|trace| self.report_of_end(trace, counted));
         self.forget();
         let (core, connection) = (&self.setup.core, self.connection());
-        let queued = encoded.map_or(Ok(()), |encoded| core.to(connection).try_complete(encoded));
+        let queued = encoded.map_or(Ok(()), |encoded| core.to(connection).try_answer(encoded));
         let Err(frame) = queued else {
             self.report_answered(report);
             return None;
         };
         Some(Box::pin(async move {
-            self.setup.core.to(self.connection()).complete(&frame).await;
+            self.setup.core.to(self.connection()).answer(&frame).await;
             self.report_answered(report);
         }))
     }

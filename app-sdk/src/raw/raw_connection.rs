@@ -18,11 +18,11 @@ use super::raw_client::{ITEMS_ENCODING, RawClient};
 use super::raw_message::RawMessage;
 use crate::brief_debug::brief_debug;
 use crate::call::Rehomed;
-use crate::connection::{Connection, NoRoom, WAITING_SENDS_MAX, room};
+use crate::connection::Connection;
 use crate::context::Cancellation;
 use crate::context::request::{self, Claims, Query};
 use crate::error::{HubError, RawSendError};
-use crate::hub_core::HubCore;
+use crate::hub_core::{HubCore, NoRoom, WAITING_SENDS_MAX};
 
 /// Connection of a raw endpoint's client: receives its messages and sends to it. Also a stream.
 ///
@@ -186,9 +186,8 @@ impl RawSender {
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
         check(frame.len(), LINK_FRAME_MAX_BYTES)?;
         let frame = frame.freeze();
-        let sends = core.to(connection);
         // First, because a reassignment must not wait for a client.
-        let room = room(&sends, frame.len(), WAITING_SENDS_MAX).await.map_err(|reason| match reason {
+        let room = core.to(connection).room(frame.len(), WAITING_SENDS_MAX).await.map_err(|reason| match reason {
             NoRoom::Closed => RawSendError::Closed,
             NoRoom::TooManyWaiting => RawSendError::TooManyWaiting(WAITING_SENDS_MAX),
         })?;
