@@ -48,7 +48,7 @@ use crate::connection::{
 use crate::context::Context;
 use crate::error::{HubError, text};
 use crate::hub::{BuiltHub, HubSettings};
-use crate::hub_core::HubCore;
+use crate::hub_core::{HubCore, Records};
 use crate::node::Node;
 use crate::outbound::{Endpoint, ID_IN_USE, Outbound, ignore};
 use crate::presence::Presence;
@@ -81,8 +81,11 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(hub: BuiltHub, core: Arc<HubCore>, tasks: TaskTracker) -> Arc<Self> {
+    pub(crate) fn new(hub: BuiltHub, instance: Arc<str>, outbound: Outbound, tasks: TaskTracker) -> Arc<Self> {
         let BuiltHub { manifest, settings, methods, presence, raw, .. } = hub;
+        let (protocols, records) = (settings.protocols.clone(), Records::new(&settings.history));
+        let core = HubCore::new(instance, protocols, settings.naming, settings.limits, records, outbound);
+        let core = Arc::new(core);
         let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
         let methods = Arc::new(methods);
         Arc::new_cyclic(|workers: &Weak<Self>| {
@@ -119,7 +122,7 @@ impl Dispatcher {
     }
 
     pub(crate) fn has_policies(&self) -> bool {
-        self.hooks.has_policies()
+        !self.hooks.methods.policies.is_empty()
     }
 
     /// Checks the hub's policies for a negotiating client. If they refuse it, returns the error text for the client:

@@ -70,6 +70,7 @@ impl HubCore {
         protocols: Vec<HubProtocol>,
         naming: Naming,
         limits: Limits,
+        records: Records,
         outbound: Outbound,
     ) -> Self {
         Self {
@@ -80,18 +81,13 @@ impl HubCore {
             has_reassignments: AtomicBool::new(false),
             reassigned: RecentIds::default(),
             questions: QueryLimit::default(),
-            records: Records::new(&[]),
+            records,
             instance,
             protocols,
             naming,
             limits,
             outbound,
         }
-    }
-
-    /// Sets the recorded groups and users.
-    pub(crate) fn with_records(self, records: Records) -> Self {
-        Self { records, ..self }
     }
 
     pub(crate) fn codec(&self, protocol: HubProtocol) -> Codec {

@@ -32,7 +32,7 @@ use trunkline_protocol::wire::{CAUSE_HEADER, ITEMS_HEADER, MIGRATE_TO_HEADER};
 use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue, short};
 use crate::error::SendError;
 use crate::metrics::HubMetrics;
-use trunkline_link::{LinkOutbox, ManySend, MoveQueue, TrySendError};
+use trunkline_link::{LinkOutbox, MoveQueue, TrySendError};
 
 use crate::node::{Node, NodeName};
 use crate::sync::{read_lock, write_lock};
@@ -53,13 +53,14 @@ pub(crate) struct Outbound {
     pub(crate) hold_limit: LogLimit,
     proxies: RwLock<Proxies>,
     linked: watch::Sender<()>,
-    moves: MoveQueue<RequestedMove>,
+    /// Sends to many clients in progress, and the moves that wait for them.
+    pub(crate) moves: MoveQueue<RequestedMove>,
     /// Set with the first mark. Before that, a lost link requires no repeated marks.
     has_sent_marks: AtomicBool,
 }
 
 #[derive(Debug)]
-struct RequestedMove {
+pub(crate) struct RequestedMove {
     node: Arc<Node>,
     connection_id: ByteString,
 }
@@ -152,16 +153,11 @@ impl Outbound {
         proxies.linked(caller.as_ref())
     }
 
-    /// Begins a send to many clients, before its proxies are looked up. Ends when the result is dropped.
-    pub(crate) fn begin_send(&self) -> ManySend<'_> {
-        self.moves.begin_send()
-    }
-
     /// Queues a frame for every proxy. Returns the proxies, and how many of them accepted it.
     ///
     /// Proxies with free space are served first, so that a slow proxy delays others little.
     pub(crate) async fn send_to_all(&self, frame: &Bytes) -> (Arc<[Arc<Node>]>, usize) {
-        let send = self.begin_send();
+        let send = self.moves.begin_send();
         let nodes = self.nodes_for(|| frame.clone());
         let frame = ManyFrame::of_send(&send, frame.clone());
         let mut taken = 0;

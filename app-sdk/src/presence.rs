@@ -29,10 +29,6 @@ pub use notice::{FromNotice, GroupChanged, NoticeHook, NoticeHub, UserOffline, U
 use notice::{Notice, NoticeFuture};
 use view::{FirstSnapshot, LAST_TICKS, PresenceView};
 
-/// Default time without connections after which a user is offline. Reloading a page or reconnecting through another
-/// proxy takes less.
-pub(crate) const PRESENCE_GRACE: Duration = Duration::from_secs(5);
-
 /// Interval of ticks while there are pending changes. Grace periods count ticks, so that they do not expire immediately
 /// when a suspended process continues.
 const TICK: Duration = Duration::from_millis(100);

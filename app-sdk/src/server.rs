@@ -36,7 +36,6 @@ use crate::dial::PlainHttp;
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, CompleteHub, RawEndpoint};
-use crate::hub_core::{HubCore, Records};
 use crate::link::{LinkSocket, SlotKey};
 use crate::outbound::Outbound;
 use crate::raw::RawHandler;
@@ -465,11 +464,9 @@ impl Server {
             if let Some(handler) = hub.on_negotiate.clone() {
                 self.negotiators.insert(name.clone(), handler);
             }
-            let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-            let core = HubCore::new(Arc::clone(&self.core.instance), protocols, naming, hub.settings.limits, outbound)
-                .with_records(Records::new(&hub.settings.history));
             let endpoints = if hub.raw.is_some() { &self.core.raw } else { &self.core.hubs };
-            write_lock(endpoints).insert(name, Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone()));
+            let dispatcher = Dispatcher::new(hub, Arc::clone(&self.core.instance), outbound, self.core.tasks.clone());
+            write_lock(endpoints).insert(name, dispatcher);
         }
     }
 

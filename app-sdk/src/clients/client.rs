@@ -200,7 +200,7 @@ async fn request_remote(
     method: &str,
     arguments: &impl Arguments,
 ) -> Result<ClientResult, InvokeError> {
-    let send = core.outbound.begin_send();
+    let send = core.outbound.moves.begin_send();
     let nodes = core.outbound.nodes();
     if nodes.is_empty() {
         return Ok(ClientResult::DoesNotExist);

@@ -167,7 +167,7 @@ impl Receivers {
         {
             return Ok(outcome);
         }
-        let send = self.core.outbound.begin_send();
+        let send = self.core.outbound.moves.begin_send();
         let locations = Locations::find(ids, &self.core, send.epoch());
         let protocols = locations.protocols(&self.core.protocols);
         let payloads = encode::invocation(method, arguments, self.core.naming, &protocols, None)?;

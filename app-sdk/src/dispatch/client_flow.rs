@@ -84,9 +84,7 @@ impl Bench {
         let hub = hub.build().unwrap();
         let metrics = Metrics::new();
         let outbound = Outbound::new("test", metrics.hub("test"));
-        let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-        let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
-        let hub = Dispatcher::new(hub, Arc::new(core), TaskTracker::new());
+        let hub = Dispatcher::new(hub, "me".into(), outbound, TaskTracker::new());
         let link = begin(&hub, "first", 0, limit);
         Self { hub, link, metrics }
     }

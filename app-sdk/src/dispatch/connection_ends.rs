@@ -181,7 +181,9 @@ impl Reassignments {
     /// Fails everything that waits for clients in reassignment, because the time limit of their calls has passed.
     /// Returns whether there was anything.
     pub(crate) fn give_up_waits(&self) -> bool {
-        self.results.give_up_waits()
+        let connections = self.core.connections.all();
+        let leaving = connections.iter().filter(|connection| connection.inbox().reassignment.has_begun());
+        leaving.filter(|connection| self.results.end_waits(connection, NoResultReason::Leaving)).count() > 0
     }
 
     /// Advances all reassignments, because waits of other app servers end only by timeout.

@@ -25,17 +25,13 @@ use crate::watchdog::{CodeId, Turn, supervise};
 
 pub(super) struct HookRunner {
     core: Arc<HubCore>,
-    methods: Arc<MethodTable>,
+    pub(super) methods: Arc<MethodTable>,
     ends: Arc<ConnectionEnds>,
 }
 
 impl HookRunner {
     pub(super) fn new(core: Arc<HubCore>, methods: Arc<MethodTable>, ends: Arc<ConnectionEnds>) -> Self {
         Self { core, methods, ends }
-    }
-
-    pub(super) fn has_policies(&self) -> bool {
-        !self.methods.policies.is_empty()
     }
 
     /// Checks the hub's policies for a client that is not connected yet. Logs a refusal.

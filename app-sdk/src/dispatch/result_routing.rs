@@ -234,12 +234,6 @@ impl ResultRouter {
         }
     }
 
-    pub(super) fn give_up_waits(&self) -> bool {
-        let connections = self.core.connections.all();
-        let leaving = connections.iter().filter(|connection| connection.inbox().reassignment.has_begun());
-        leaving.filter(|connection| self.end_waits(connection, NoResultReason::Leaving)).count() > 0
-    }
-
     /// Notifies another app server that its request will not be answered; never waits.
     fn refuse_request(&self, node: &Node, refusal: ErrorCompletion) {
         self.core.outbound.control(node, &ServiceMessage::ErrorCompletion(refusal));

@@ -183,11 +183,8 @@ impl Simulation {
     async fn begin() -> Self {
         let state = TestState { gate: Arc::new(Semaphore::new(0)), farewells: Arc::default() };
         let built = hub(state.clone()).build().unwrap();
-        let (protocols, naming, limits) =
-            (built.settings.protocols.clone(), built.settings.naming, built.settings.limits);
         let outbound = Outbound::new("test", Metrics::new().hub("test"));
-        let core = HubCore::new("me".into(), protocols, naming, limits, outbound);
-        let hub = Dispatcher::new(built, Arc::new(core), TaskTracker::new());
+        let hub = Dispatcher::new(built, "me".into(), outbound, TaskTracker::new());
         let (outbox, socket) = open_outbox(usize::MAX);
         let outbox = Arc::new(outbox);
         let node = hub.core.outbound.begin_session(

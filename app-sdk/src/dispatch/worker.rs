@@ -294,7 +294,6 @@ mod tests {
     use super::*;
     use crate::Hub;
     use crate::connection::LinkId;
-    use crate::hub_core::HubCore;
     use crate::metrics::Metrics;
     use crate::node::{Node, NodeName, next_piece, open_outbox};
     use crate::outbound::{Endpoint, Outbound};
@@ -315,9 +314,7 @@ mod tests {
         async fn of(hub: Hub) -> Self {
             let hub = hub.method("Wait", std::future::pending::<()>).build().unwrap();
             let outbound = Outbound::new("test", Metrics::new().hub("test"));
-            let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-            let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
-            let hub = Dispatcher::new(hub, Arc::new(core), TaskTracker::new());
+            let hub = Dispatcher::new(hub, "me".into(), outbound, TaskTracker::new());
             let (outbox, socket) = open_outbox(10_000);
             let outbox = Arc::new(outbox);
             let name = NodeName::proxy("proxy", "boot");

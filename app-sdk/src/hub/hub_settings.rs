@@ -12,7 +12,10 @@ use trunkline_protocol::pattern::Pattern;
 use crate::connection::Limits;
 use crate::error::BuildError;
 use crate::naming::Naming;
-use crate::presence::PRESENCE_GRACE;
+
+/// Default time without connections after which a user is offline. Reloading a page or reconnecting through another
+/// proxy takes less.
+const PRESENCE_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
 pub(crate) struct HubSettings {

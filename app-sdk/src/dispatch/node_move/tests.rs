@@ -14,9 +14,7 @@ use crate::outbound::{Endpoint, Outbound};
 fn dispatcher() -> Arc<Dispatcher> {
     let hub = Hub::new("/test").stateful_reconnect(true).build().unwrap();
     let outbound = Outbound::new("test", Metrics::new().hub("test"));
-    let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-    let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
-    Dispatcher::new(hub, Arc::new(core), TaskTracker::new())
+    Dispatcher::new(hub, "me".into(), outbound, TaskTracker::new())
 }
 
 fn begin(hub: &Arc<Dispatcher>, name: &str) -> Arc<Node> {

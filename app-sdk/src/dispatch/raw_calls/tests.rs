@@ -40,9 +40,7 @@ impl Scene {
         };
         let endpoint = settings(RawEndpoint::new("/raw", give_away)).build().unwrap();
         let outbound = Outbound::new("raw", Metrics::new().hub("raw"));
-        let (protocols, naming) = (Vec::new(), endpoint.settings.naming);
-        let core = HubCore::new("me".into(), protocols, naming, endpoint.settings.limits, outbound);
-        let hub = Dispatcher::new(endpoint, Arc::new(core), TaskTracker::new());
+        let hub = Dispatcher::new(endpoint, "me".into(), outbound, TaskTracker::new());
         let (outbox, socket) = open_outbox(10_000_000);
         let outbox = Arc::new(outbox);
         let capabilities = Capabilities { client_message_max_bytes: Some(1_000_000), ..Capabilities::plain() };

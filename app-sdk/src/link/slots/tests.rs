@@ -8,7 +8,6 @@ use super::super::attached::{Attached, Link};
 use super::*;
 use crate::Hub;
 use crate::dispatch::Dispatcher;
-use crate::hub_core::HubCore;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
@@ -22,9 +21,7 @@ impl Scene {
     fn new() -> Self {
         let hub = Hub::new("/test").build().unwrap();
         let outbound = Outbound::new("test", Metrics::new().hub("test"));
-        let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
-        let core = HubCore::new("me".into(), protocols, naming, hub.settings.limits, outbound);
-        Self { slots: Arc::default(), hub: Dispatcher::new(hub, Arc::new(core), TaskTracker::new()) }
+        Self { slots: Arc::default(), hub: Dispatcher::new(hub, "me".into(), outbound, TaskTracker::new()) }
     }
 
     /// Attaches a socket to the session of a slot, until the value is dropped.
