@@ -355,7 +355,11 @@ fn shared_state(
     senders: Vec<ShardSender>,
 ) -> (Arc<Shared>, NodeStores) {
     let stores = NodeStores::new(&settings, access, issuers.clone());
-    (Shared::new(settings, stores.seams(), connectors.clone(), senders), stores)
+    let mut connectors = connectors.clone();
+    if let Some(broker) = &stores.broker {
+        connectors.fleet = connectors.fleet.by_broker(broker.clone());
+    }
+    (Shared::new(settings, stores.seams(), connectors, senders), stores)
 }
 
 fn log_start(shared: &Shared, listen: &BoundAddresses, admin: SocketAddr, shards: u16) {

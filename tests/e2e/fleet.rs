@@ -3,6 +3,7 @@
 
 mod absence;
 mod announcement;
+mod by_nats;
 mod coming_back;
 mod dead_node;
 mod dozen;
@@ -82,7 +83,9 @@ impl<'a> FleetScene<'a> {
     fn start(&mut self, name: &str, admin: &str, peers: &[&str], more: &[&str]) -> Result<()> {
         let urls: Vec<String> = peers.iter().map(|peer| format!("http://{peer}")).collect();
         let mut arguments = vec!["--node-name", name, "--admin-token", ADMIN_TOKEN];
-        arguments.extend(urls.iter().flat_map(|url| ["--peers", url]));
+        if !more.contains(&"--fleet-by") {
+            arguments.extend(urls.iter().flat_map(|url| ["--peers", url]));
+        }
         arguments.extend(more);
         self.nodes.push(self.fleet.proxy_of(&free_address()?, admin, &[self.app.address()], &arguments)?);
         Ok(())

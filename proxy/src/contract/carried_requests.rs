@@ -398,6 +398,7 @@ async fn event_stream(fixture: &Fixture, target: &str) -> StatusCode {
 
 #[tokio::test(crate = "paused")]
 async fn gets_of_a_node_that_is_lost_without_a_word_end_within_five_seconds_and_those_of_a_frozen_one_wait() {
+    super::fleet_nodes::by_network();
     let network = MemoryNetwork::default();
     let mut nodes = Vec::new();
     for (number, peer) in [(1, 2), (2, 1)] {
@@ -421,6 +422,7 @@ async fn gets_of_a_node_that_is_lost_without_a_word_end_within_five_seconds_and_
 
 #[tokio::test(crate = "paused")]
 async fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
+    super::fleet_nodes::by_network();
     let network = MemoryNetwork::default();
     let mut nodes = Vec::new();
     for (number, peer) in [(1, 2), (2, 1)] {

@@ -287,6 +287,7 @@ async fn an_app_server_that_dials_in_to_the_hub_of_a_webhook_is_reported() {
 
 #[tokio::test(crate = "paused")]
 async fn a_node_with_another_clock_is_reported_by_the_node_that_refuses_it() {
+    super::fleet_nodes::by_network();
     let (_network, nodes) = fleet_nodes::nodes(2).await;
     let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
     let clocks = &nodes[0].fixture.shared.reports.clocks;
@@ -493,6 +494,7 @@ async fn killed_and_frozen_nodes_are_missed_in_the_first_minute_of_a_node_that_w
 
 #[tokio::test(crate = "paused")]
 async fn a_node_that_was_never_linked_is_missed_after_the_first_minute() {
+    super::fleet_nodes::by_network();
     let node = FleetNode::start(&MemoryNetwork::default(), 1, fleet_nodes::peers(&[1, 2])).await;
     let mut watched = Watched::with(&node.fixture, node.fleet.clone());
     watched.pass(START_S).await;
@@ -642,6 +644,7 @@ async fn a_drain_of_more_than_ten_minutes_is_reported() {
 
 #[tokio::test(crate = "paused")]
 async fn a_node_that_clients_of_others_can_not_reach_is_reported_in_the_first_minute_too() {
+    super::fleet_nodes::by_network();
     let (network, nodes) = fleet_nodes::nodes(2).await;
     let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
     watched.pass(2).await;

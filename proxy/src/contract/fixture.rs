@@ -10,7 +10,9 @@ use ::http::Request;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use tokio::io::{DuplexStream, duplex};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tower::ServiceExt;
@@ -23,12 +25,14 @@ use crate::edge::observer::{Observer, Readiness};
 use crate::engine::shard::drain::reroute::reroute;
 use crate::engine::shard::{Connectors, ShardSender, Shared};
 use crate::features::admission::Admission;
+use crate::features::store;
 use crate::features::webhook::Webhooks;
 use crate::fleet::{Fleet, NodeStores};
 use crate::ground::auth::AccessSettings;
 use crate::ground::clock::unix_seconds;
 use crate::ground::config::Settings;
 use crate::ground::net::connector::{Connector, MemoryNetwork};
+use crate::ground::net::node_port::NodePort;
 use crate::ground::net::resolver::Resolver;
 use crate::ground::routing::Ruleset;
 use crate::node::shard_thread;
@@ -44,6 +48,19 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Capacity of a client pipe in each direction.
 const PIPE_BYTES: usize = 64 * 1024;
+
+/// Sockets accepted from the network in memory or through the broker.
+pub(super) fn accepted_pipes(
+    accepted: UnboundedReceiver<DuplexStream>,
+    stores: &NodeStores,
+    port: NodePort,
+) -> LocalBoxStream<'static, DuplexStream> {
+    let broker = stores.broker.as_ref().map(|broker| broker.listen(port));
+    let by_broker = stream::iter(broker)
+        .flat_map(|pipes| stream::unfold(pipes, |mut pipes| async { Some((pipes.recv().await?, pipes)) }));
+    let by_network = stream::unfold(accepted, |mut accepted| async { Some((accepted.recv().await?, accepted)) });
+    stream::select(by_broker, by_network).boxed_local()
+}
 
 #[derive(Clone)]
 pub(super) struct Fixture {
@@ -136,14 +153,15 @@ impl Fixture {
         settings: impl Into<NodeSettings>,
     ) -> Self {
         let (settings, access) = settings.into();
-        let mut accepted = network.listen(&address.parse().unwrap());
+        let accepted = network.listen(&address.parse().unwrap());
         let fleet = Connector::in_memory(network.clone());
         let connectors = Connectors { fleet, resolver };
         let advertise = Some(name.parse().unwrap());
         let fixture = Self::connected((Settings { advertise, ..settings }, access), 1, connectors);
         let (shared, router) = (fixture.shared.clone(), fixture.routers[0].clone());
+        let mut accepted = accepted_pipes(accepted, &fixture.stores, NodePort::Clients);
         spawn_local(async move {
-            while let Some(stream) = accepted.recv().await {
+            while let Some(stream) = accepted.next().await {
                 let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
                 spawn_local(serve_pipe(stream, SocketAddr::from(([192, 0, 2, 9], 9)), gate, router.clone()));
             }
@@ -151,13 +169,21 @@ impl Fixture {
         fixture
     }
 
-    fn connected((settings, access): NodeSettings, shards: u16, connectors: Connectors) -> Self {
+    fn connected((settings, access): NodeSettings, shards: u16, mut connectors: Connectors) -> Self {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let stores = NodeStores::new(&settings, access, Connector::default());
+        let mut stores = NodeStores::new(&settings, access, Connector::default());
+        let engine = connectors.fleet.memory().filter(|_| settings.fleet.by_nats).map(MemoryNetwork::shared);
+        let carried = engine.map(|engine| stores.carry_by(&engine, &settings));
+        if let Some(broker) = &stores.broker {
+            connectors.fleet = connectors.fleet.by_broker(broker.clone());
+        }
         let admission = stores.admission.clone();
         let shared = Shared::new(settings, stores.seams(), connectors, senders);
         for (index, inbox) in (0..shards).zip(inboxes) {
             spawn_local(shard_thread::run(index, (shared.clone(), admission.clone(), None), Vec::new(), inbox));
+        }
+        if let Some(store) = carried {
+            tokio::spawn(store::keep(Some(store), shared.clone()));
         }
         let webhooks = Arc::new(Webhooks::new(&shared));
         webhooks.open_hubs(&shared);

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::{get, post};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -24,7 +25,7 @@ use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
 
 use super::app::{broadcast, json, to_group};
 use super::client::Client;
-use super::fixture::{Fixture, NodeSettings, paused, settings};
+use super::fixture::{Fixture, NodeSettings, accepted_pipes, paused, settings};
 use super::scene::LinkedApp;
 use crate::edge::admin;
 use crate::edge::observer::Observer;
@@ -36,6 +37,7 @@ use crate::fleet::{
 use crate::ground::config::{FleetSettings, RelaySettings, Settings};
 use crate::ground::net::address::Address;
 use crate::ground::net::connector::MemoryNetwork;
+use crate::ground::net::node_port::NodePort;
 use crate::ground::net::resolver::Resolver;
 
 /// Time until reachable nodes are linked and agree.
@@ -65,8 +67,31 @@ fn address(number: u8) -> Address {
     format!("http://10.0.0.{number}:8090").parse().unwrap()
 }
 
+thread_local! {
+    static IS_BY_BROKER: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Keeps the nodes of this test from using a broker: the test is about addresses, or about what a kernel answers for a
+/// node that has crashed.
+pub(super) fn by_network() {
+    IS_BY_BROKER.set(Some(false));
+}
+
+/// Whether the nodes of this test use a broker in place of a network. By default, half of the tests do.
+fn is_by_broker() -> bool {
+    IS_BY_BROKER.get().unwrap_or_else(|| match std::env::var("TRUNKLINE_FLEET_BY") {
+        Ok(way) => way == "nats",
+        Err(_) => std::thread::current().name().unwrap_or_default().len().is_multiple_of(2),
+    })
+}
+
 pub(super) fn peers(numbers: &[u8]) -> Settings {
-    let fleet = FleetSettings { peers: numbers.iter().map(|&number| address(number)).collect() };
+    let peers = numbers.iter().map(|&number| address(number)).collect();
+    let fleet = if is_by_broker() {
+        FleetSettings { peers: Vec::new(), by_nats: true }
+    } else {
+        FleetSettings { peers, by_nats: false }
+    };
     let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
     Settings { fleet, relay, ..settings() }
 }
@@ -79,7 +104,7 @@ impl FleetNode {
     /// Starts a node with a single DNS name in `--peers`, which resolves to these addresses.
     async fn start_named(network: &MemoryNetwork, number: u8, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        let fleet = FleetSettings { peers: vec!["http://nodes:8090".parse().unwrap()] };
+        let fleet = FleetSettings { peers: vec!["http://nodes:8090".parse().unwrap()], by_nats: false };
         let settings = Settings { fleet, ..peers(&[]) };
         Self::start_by((Resolver::knowing(addresses), None), network, number, settings, |api| api).await
     }
@@ -192,7 +217,8 @@ impl FleetNode {
 
 /// Serves the admin port routes for nodes.
 async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: Rc<AdminSockets>) {
-    let mut accepted = network.listen(&address);
+    let accepted = network.listen(&address);
+    let mut accepted = accepted_pipes(accepted, fleet.stores(), NodePort::Admin);
     let (keys, hellos) = (fleet.shared().settings.keys.clone(), HelloTable::default());
     let inside = match fleet.questions().api() {
         Some(api) => fleet::routes(fleet).merge(api),
@@ -207,7 +233,7 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
         }))
     };
     let router = Router::new().route(CHANNEL_PATH, get(open));
-    while let Some(stream) = accepted.recv().await {
+    while let Some(stream) = accepted.next().await {
         let (router, is_cut) = (router.clone(), sockets.is_cut.get());
         let (client, mut server) = (stream, tokio::io::duplex(64 * 1024));
         let serving = spawn_local(async move {
@@ -530,6 +556,7 @@ const V6_URL: &str = "http://[2001:db8::1]:8090";
 
 #[tokio::test(crate = "paused")]
 async fn a_node_on_one_family_is_found_whichever_comes_first_and_the_other_is_no_problem() {
+    by_network();
     for addresses in [[V6, "10.0.0.1:8090"], ["10.0.0.1:8090", V6]] {
         let network = MemoryNetwork::default();
         let one = FleetNode::start(&network, 1, peers(&[1])).await;
@@ -593,6 +620,7 @@ async fn nodes_that_have_removed_each_other_discover_each_other_again() {
 
 #[tokio::test(crate = "paused")]
 async fn other_servers_other_fleets_and_other_versions_are_distinguished_in_the_log() {
+    by_network();
     let (network, nodes) = nodes(1).await;
     let keys = AccessKeys::new(vec![AccessKey::new("the access key of another fleet").unwrap()]).unwrap();
     let other = FleetNode::start(&network, 2, Settings { keys, ..peers(&[1, 3, 4]) }).await;
@@ -624,6 +652,7 @@ async fn other_servers_other_fleets_and_other_versions_are_distinguished_in_the_
 
 #[tokio::test(crate = "paused")]
 async fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
+    by_network();
     let (network, mut nodes) = nodes(3).await;
     nodes[1].fixture.shared.begin_drain();
     until(Duration::from_secs(3), "it is draining", || nodes[0].members()[0] == ("n2".into(), MemberState::Draining))
@@ -649,6 +678,7 @@ async fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another
 
 #[tokio::test(crate = "paused")]
 async fn app_servers_are_notified_of_a_crashed_node_and_not_of_a_disconnected_one() {
+    by_network();
     let (_network, mut nodes) = nodes(3).await;
     let doomed = nodes[2].fixture.shared.boot.clone();
     nodes[2].cut(true);
@@ -692,4 +722,54 @@ async fn nodes_that_see_different_members_report_it() {
     until(Duration::from_secs(60), "the first sees that they differ", || !nodes[0].fleet.members().agrees()).await;
     nodes.iter().for_each(|node| node.cut(false));
     linked(&nodes).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_broker_that_loses_messages_and_has_other_clients_loses_doubles_and_reorders_nothing() {
+    IS_BY_BROKER.set(Some(true));
+    let (network, mut nodes) = nodes(3).await;
+    let engine: MemoryEngine = network.shared();
+    let mut clients = [nodes[1].client().await, nodes[2].client().await];
+    linked(&nodes).await;
+    let ignored = || nodes.iter().map(|node| node.fleet.broker().unwrap().counters().broker_ignored.get()).sum::<u64>();
+    let before = ignored();
+    for number in 0..200 {
+        if number % 20 == 0 {
+            engine.lose_message_after(number % 7);
+        }
+        engine.publish_everywhere(&Bytes::from_static(b"rubbish of another client of the account"));
+        nodes[number % 2 * 2].send(&[Wanted::Everyone], &broadcast(&number.to_string()));
+        assert_eq!(clients[0].text().await, number.to_string());
+    }
+    assert!(ignored() > before);
+    let gaps: u64 = nodes.iter().map(|node| node.fleet.broker().unwrap().counters().broker_gaps.get()).sum();
+    assert!(gaps > 0, "messages were lost");
+    for number in (0..200).step_by(2) {
+        assert_eq!(clients[1].text().await, number.to_string());
+    }
+    assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters.dropped(cause) == 0));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_broker_that_is_away_for_twenty_seconds_loses_nothing() {
+    IS_BY_BROKER.set(Some(true));
+    let (network, mut nodes) = nodes(3).await;
+    let engine: MemoryEngine = network.shared();
+    let mut clients = [nodes[1].client().await, nodes[2].client().await];
+    linked(&nodes).await;
+    engine.set_away(Some("gone"));
+    let begun = Instant::now();
+    for number in 0..20 {
+        nodes[0].send(&[Wanted::Everyone], &broadcast(&number.to_string()));
+        sleep(Duration::from_secs(1)).await; // sleep: virtual time, in which the broker is away
+    }
+    assert!(nodes[0].members().iter().all(|(_, state)| *state == MemberState::Late), "{:?}", nodes[0].members());
+    engine.set_away(None);
+    for client in &mut clients {
+        for number in 0..20 {
+            assert_eq!(client.text().await, number.to_string());
+        }
+    }
+    linked(&nodes).await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }

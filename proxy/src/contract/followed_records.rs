@@ -561,6 +561,7 @@ async fn followers_of_a_lost_recorder_get_a_reset_and_go_on() {
 
 #[tokio::test(crate = "paused")]
 async fn a_record_given_to_a_node_that_crashes_begins_again() {
+    super::fleet_nodes::by_network();
     let (network, mut nodes) = dial_in_nodes(2).await;
     nodes.iter().for_each(|node| node.fixture.apply(RULES));
     nodes.remove(1).kill(&network);

@@ -69,6 +69,7 @@ fn kill(node: &FleetNode, keeper: &AbortHandle, network: &MemoryNetwork) {
 
 #[tokio::test(crate = "paused")]
 async fn the_clients_of_a_killed_node_are_reported_by_one_node_and_again_if_that_is_lost() {
+    super::fleet_nodes::by_network();
     let network = MemoryNetwork::default();
     let mut server = WebhookServer::listen(&network, APP);
     let mut nodes = Vec::new();
@@ -157,6 +158,7 @@ async fn a_short_absence_of_a_node_closes_no_client() {
 
 #[tokio::test(crate = "paused")]
 async fn a_node_without_the_flag_neither_reports_clients_nor_has_its_own_reported() {
+    super::fleet_nodes::by_network();
     let network = MemoryNetwork::default();
     let mut server = WebhookServer::listen(&network, APP);
     let (one, _keeper) = node(&network, 1, true).await;

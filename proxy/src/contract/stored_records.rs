@@ -367,7 +367,7 @@ async fn what_another_recorder_writes_while_nodes_join_is_read_although_nothing_
         let first = first.body["position"].as_str().unwrap();
         let (_network, others) = nodes(&engine, 1).await;
         assert_eq!(send(&back_end(&others[0]), "groups/room-1", "b").await.status, 202);
-        tokio::time::sleep(later).await; // sleep: paused
+        tokio::time::sleep(later).await; // sleep: virtual time, in which nodes agree on recorders
         for node in &rooms.nodes {
             assert_eq!(page_texts(&page(node, &format!("?after={first}")).await), ["b"]);
         }

@@ -67,6 +67,7 @@ impl Scene {
 
 #[tokio::test(crate = "paused")]
 async fn clients_of_a_node_that_is_killed_are_told_at_once_that_their_connections_are_gone() {
+    super::fleet_nodes::by_network();
     let mut scene = Scene::open().await;
     let targets = [scene.connect(0).await.1, scene.connect(1).await.1, scene.negotiate().await];
     scene.nodes[0].kill(&scene.network);
@@ -85,6 +86,7 @@ async fn clients_of_a_node_that_is_killed_are_told_at_once_that_their_connection
 
 #[tokio::test(crate = "paused")]
 async fn a_new_connection_waits_for_no_dead_node() {
+    super::fleet_nodes::by_network();
     let mut scene = Scene::open().await;
     scene.nodes[1].kill(&scene.network);
     let begun = Instant::now();
@@ -155,6 +157,7 @@ async fn a_client_comes_back_at_the_node_of_its_token_which_never_had_it_and_its
 
 #[tokio::test(crate = "paused")]
 async fn a_node_that_can_be_asked_by_its_link_alone_is_believed() {
+    super::fleet_nodes::by_network();
     let mut scene = Scene::open().await;
     scene.nodes[0].unplug(&scene.network);
     drop(scene.connect(1).await);

@@ -21,6 +21,7 @@ use axum::http::header::HOST;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use trunkline_protocol::wire::NODE_HEADER;
 
@@ -29,6 +30,7 @@ use crate::edge::rest::Rest;
 use crate::features::webhook::Webhooks;
 use crate::fleet::{self, Fleet};
 use crate::ground::config::AdminSettings;
+use crate::ground::net::node_port::NodePort;
 
 pub use audit::AUDIT_TARGET;
 #[cfg(any(feature = "otlp", test))]
@@ -50,12 +52,14 @@ pub(crate) async fn serve(
     counters: Arc<AdminCounters>,
 ) {
     let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
+    let pipes = fleet.broker().map(|broker| broker.listen(NodePort::Admin));
     let router = router(readiness, settings, exposure, counters.clone(), (fleet, webhooks));
+    let of_nodes = pipes.map(|pipes| admin_listener::serve_pipes(pipes, router.clone()));
     let router = match rest {
         Some(rest) => router.layer(middleware::from_fn_with_state(rest, data_plane)),
         None => router,
     };
-    admin_listener::serve(listener, router, counters).await;
+    tokio::join!(admin_listener::serve(listener, router, counters), OptionFuture::from(of_nodes));
 }
 
 /// Middleware for data plane requests, if the data plane shares the admin port.

@@ -78,11 +78,9 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use forwarded_header::{ForwardedScheme, trusted_claims};
 #[cfg(feature = "tls")]
 pub(crate) use listener::TlsLayer;
-#[cfg(test)]
-pub(crate) use listener::serve_pipe;
 #[cfg(feature = "fuzzing")]
 pub(crate) use listener::{HeaderStart, header_start};
-pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
+pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve, serve_pipe};
 pub(crate) use refusal::{MIDDLEWARE_HINT, RefusalSource};
 pub(crate) use release::release_carried;
 #[cfg(test)]

@@ -12,6 +12,8 @@
 //! Values are sealed, because other clients of the engine are not trusted ([`seal`]). Each write names the revision
 //! that it replaces, so a key has one order of changes. Expiry is part of a value; the engine's own only cleans up.
 
+mod broker;
+mod broker_socket;
 mod keeper;
 #[cfg(test)]
 mod memory_engine;
@@ -47,6 +49,7 @@ use seal::DataKey;
 use store_engine::{ANSWER_TIMEOUT, Connection, Engine};
 use stored_record::{Record, StoreStep};
 
+pub(crate) use broker::Broker;
 pub(crate) use keeper::keep;
 #[cfg(test)]
 pub(crate) use memory_engine::MemoryEngine;

@@ -23,7 +23,9 @@ use super::peer_request::{PeerRequest, PeerResponse};
 use super::record_lane::RecordLanes;
 use crate::engine::shard::{Seams, SetInterest, Shared};
 use crate::features::admission::Admission;
-use crate::features::store::{Store, StoreAway};
+#[cfg(test)]
+use crate::features::store::MemoryEngine;
+use crate::features::store::{Broker, Store, StoreAway};
 use crate::features::user_group::UserGroups;
 use crate::ground::auth::AccessSettings;
 use crate::ground::clock::unix_seconds;
@@ -39,6 +41,8 @@ pub(crate) struct NodeStores {
     pub user_groups: Arc<UserGroups>,
     /// Store of what must outlive the last node; `None` without one.
     pub store: Option<Arc<Store>>,
+    /// Way to other nodes through the store's connection, if the fleet uses it.
+    pub broker: Option<Arc<Broker>>,
     /// Subscriptions of this node at other nodes; `None` for a node without peers.
     pub(super) interest: Option<Arc<OwnInterest>>,
 }
@@ -50,7 +54,17 @@ impl NodeStores {
         let user_groups = UserGroups::of_node(settings, &admission.signing_keys);
         let interest = settings.fleet.has_peers().then(Arc::default);
         let store = Store::of_node(settings, (&admission, &user_groups));
-        Self { admission, user_groups, store, interest }
+        let broker = store.as_ref().filter(|_| settings.fleet.by_nats).map(Broker::new);
+        Self { admission, user_groups, store, broker, interest }
+    }
+
+    /// Lets the fleet use an engine in memory as its broker, and for nothing else. Returns the broker's store.
+    #[cfg(test)]
+    pub(crate) fn carry_by(&mut self, engine: &MemoryEngine, settings: &Settings) -> Arc<Store> {
+        let of_others = Self::new(settings, AccessSettings::default(), Connector::default());
+        let store = Store::in_memory(engine, &settings.keys, (&of_others.admission, &of_others.user_groups));
+        self.broker = Some(Broker::new(&store));
+        store
     }
 
     /// Creates the stores of a node with access keys only.
@@ -112,6 +126,15 @@ impl Fleet {
 
     pub(crate) fn store(&self) -> Option<&Arc<Store>> {
         self.0.stores.store.as_ref()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stores(&self) -> &NodeStores {
+        &self.0.stores
+    }
+
+    pub(crate) fn broker(&self) -> Option<&Arc<Broker>> {
+        self.0.stores.broker.as_ref()
     }
 
     /// Writes a membership change into the store, if there is one.

@@ -109,7 +109,7 @@ impl FleetMember {
             links: MemberLinks::default(),
             interest: ArcSwap::default(),
             presence: ArcSwap::default(),
-            client_port: greeting.advertised.as_ref().and_then(|url| url.parse().ok()),
+            client_port: greeting.advertised.as_deref().and_then(Address::of_other_node),
             met_at: Instant::now(),
             status: Mutex::default(),
         }

@@ -67,8 +67,10 @@ pub(crate) struct Membership {
 impl Membership {
     pub(super) fn new(shared: Arc<Shared>, interest: Option<Arc<OwnInterest>>, admin: SocketAddr) -> Self {
         let (new_addresses, learnt) = unbounded_channel();
+        // Through a broker, nodes announce themselves.
+        let has_ports = !shared.settings.fleet.by_nats || !shared.settings.fleet.peers.is_empty();
         Self {
-            address: own_address(admin, shared.settings.advertise.as_ref()),
+            address: own_address(admin, shared.settings.advertise.as_ref()).filter(|_| has_ports),
             clock: LinkClock::start(),
             table: MemberTable::default(),
             addresses: AddressBook::default(),
@@ -250,6 +252,14 @@ impl Membership {
         }
     }
 
+    /// Dials the address of a node that has announced itself.
+    pub(super) fn note_announced(&self, address: Address) {
+        if self.addresses.record(&address) {
+            // Fails when the node stops.
+            drop(self.new_addresses.send(address));
+        }
+    }
+
     /// Returns the queue of discovered addresses, once.
     pub(super) fn take_learnt(&self) -> Option<UnboundedReceiver<Address>> {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -375,7 +385,8 @@ pub(super) async fn keep_names(members: &Membership) {
     }
 }
 
-/// Name of a member for requests, as in its connection tokens.
+/// Name of a member in the network for requests, as in its connection tokens.
 fn name_of(member: &FleetMember) -> Option<Address> {
-    Some(member.client_port()?.of_start(member.boot()))
+    let name = member.client_port()?.of_start(member.boot());
+    if name.node().is_none() { Some(name) } else { None }
 }

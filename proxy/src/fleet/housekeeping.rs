@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
 use trunkline_protocol::id::random_bytes;
@@ -21,6 +21,9 @@ use crate::ground::net::resolver::Resolver;
 /// Minimum interval between interest updates. Each is a message to every node, many in a connection storm.
 const NEWS_INTERVAL: Duration = Duration::from_millis(2);
 
+/// Maximum time for other nodes to announce themselves before this one goes on alone.
+const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Interval between removals of ended interest.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -34,6 +37,7 @@ pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
     let keeper = Housekeeper { fleet: &fleet, members };
     tokio::join!(
         keeper.keep_diallers(&resolver),
+        keeper.keep_announced(),
         keep_names(members),
         keeper.keep_beats(),
         keeper.keep_state_published(),
@@ -49,9 +53,24 @@ struct Housekeeper<'a> {
 }
 
 impl Housekeeper<'_> {
+    /// Announces this node through the broker, if the fleet has one, and dials the others.
+    async fn keep_announced(&self) {
+        if let Some(broker) = self.fleet.broker() {
+            let keep = broker.keep(&self.members.shared, |address| self.members.note_announced(address));
+            tokio::select! {
+                () = keep => {}
+                () = self.members.left() => {}
+            }
+        }
+    }
+
     /// Starts a dialler for each new address, until the node leaves.
     async fn keep_diallers(&self, resolver: &Resolver) {
         let Some(mut learnt) = self.members.take_learnt() else { return };
+        if let Some(broker) = self.fleet.broker() {
+            // All nodes that are there have to be tried before this one is ready.
+            drop(timeout(INTRODUCTION_TIMEOUT, broker.introduced()).await);
+        }
         let (mut diallers, mut resolving) = (JoinSet::new(), interval(RESOLVE_INTERVAL));
         resolving.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -84,6 +84,10 @@ metered! {
         pub untrusted: Counter,
         #[metric("trunkline_store_write_duration_seconds", "Duration of single writes until the answer of the store.")]
         pub durations: Histogram<DurationBuckets>,
+        #[metric("trunkline_broker_ignored_total", "Messages of the broker that no node of this fleet has sealed, and copies.")]
+        pub broker_ignored: Counter,
+        #[metric("trunkline_broker_gaps_total", "Sockets between nodes that ended because the broker lost a message.")]
+        pub broker_gaps: Counter,
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod http_client;
 pub(crate) mod http_exchange;
 pub(crate) mod line_stream;
 pub(crate) mod node_name;
+pub(crate) mod node_port;
 pub(crate) mod resolver;
 pub(crate) mod socket;
 #[cfg(feature = "tls")]

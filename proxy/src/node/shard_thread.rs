@@ -1,12 +1,14 @@
 //! Thread of a shard: runtime, accept loops, inbox, and one tick per second.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local, yield_now};
@@ -27,6 +29,7 @@ use crate::features::watch::Watches;
 use crate::features::webhook::Webhooks;
 use crate::fleet::Fleet;
 use crate::ground::config::PortSharing;
+use crate::ground::net::node_port::NodePort;
 
 /// Parts of a node that the listeners of a shard serve.
 #[derive(Debug, Clone)]
@@ -82,6 +85,11 @@ pub(crate) async fn run(
         let clients = endpoint(of_clients);
         let clients = ListenerService { router: clients.clone().into_router(), connects: Some(clients), app: None };
         let data_plane = ListenerService { router: endpoint(rest).into_rest_router(), connects: None, app: None };
+        if let Some(broker) = fleet.broker() {
+            let (pipes, gate) =
+                (broker.listen(NodePort::Clients), frontend::ListenerGate::new(shared.clone(), counters.clone()));
+            spawn_local(serve_pipes(pipes, gate, clients.router.clone()));
+        }
         for (listener, layers, purpose) in listeners {
             let gate = frontend::ListenerGate::new(shared.clone(), counters.clone());
             let service = match purpose {
@@ -97,6 +105,14 @@ pub(crate) async fn run(
     }
     spawn_local(tick(shard.clone()));
     take_parcels(shard, admission, inbox).await;
+}
+
+/// Serves sockets of other nodes through a broker.
+async fn serve_pipes(mut pipes: mpsc::Receiver<DuplexStream>, gate: frontend::ListenerGate, router: Router) {
+    while let Some(pipe) = pipes.recv().await {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        spawn_local(frontend::serve_pipe(pipe, nowhere, gate.clone(), router.clone()));
+    }
 }
 
 /// Waits until a listener has to close: when the drain is over, because a balancer may not repeat a back end's request

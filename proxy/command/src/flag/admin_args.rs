@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::Uri;
 use trunkline_proxy::AdminToken;
 use trunkline_proxy::parts::{Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings};
@@ -45,6 +45,18 @@ pub(crate) struct AdminArgs {
     /// several times.
     #[arg(long, env = "TRUNKLINE_PEERS", value_name = "URL", value_delimiter = ',')]
     pub peers: Vec<String>,
+
+    /// Let the nodes of a fleet find and reach each other through NATS, so that each node needs only its way to NATS:
+    /// no --peers, and no open ports between nodes. With --peers as well, as in a rollout, nodes use either way.
+    #[arg(long, env = "TRUNKLINE_FLEET_BY", value_name = "WAY", requires = "nats")]
+    pub fleet_by: Option<FleetWay>,
+}
+
+/// Way between the nodes of a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FleetWay {
+    /// Through the servers of --nats.
+    Nats,
 }
 
 impl TryFrom<&AdminArgs> for AdminSettings {
@@ -73,7 +85,7 @@ impl TryFrom<&AdminArgs> for FleetSettings {
                 args.peers.len()
             );
         }
-        Ok(Self { peers: all_parsed("--peers", &args.peers)? })
+        Ok(Self { peers: all_parsed("--peers", &args.peers)?, by_nats: args.fleet_by == Some(FleetWay::Nats) })
     }
 }
 
@@ -101,6 +113,7 @@ mod tests {
             metrics_token,
             condition_webhook: None,
             peers,
+            fleet_by: None,
         }
     }
 

@@ -18,10 +18,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tracing::{debug, warn};
+use trunkline_protocol::wire::CHANNEL_PATH;
 
 use super::access::AdminCaller;
 use super::exposition::AdminCounters;
@@ -63,6 +66,31 @@ pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<A
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Serves sockets of other nodes through a broker: only channels.
+pub(super) async fn serve_pipes(mut pipes: mpsc::Receiver<DuplexStream>, router: Router) {
+    let router = Extension(AdminCaller(None)).layer(router);
+    while let Some(pipe) = pipes.recv().await {
+        let router = router.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let router = router.clone();
+            async move {
+                Ok::<_, Infallible>(match request.uri().path() {
+                    CHANNEL_PATH => answer_request(router, request).await,
+                    _ => StatusCode::NOT_FOUND.into_response(),
+                })
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX_BYTES);
+        let connection = http.serve_connection(TokioIo::new(pipe), service).with_upgrades();
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "connection of a node closed");
+            }
+        });
     }
 }
 

@@ -28,6 +28,7 @@ use std::time::Duration;
 use axum::Router;
 use http::uri::Scheme;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -184,8 +185,7 @@ fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
 }
 
 /// Serves HTTP/1.1 on a pipe, as on an accepted socket.
-#[cfg(test)]
-pub(crate) async fn serve_pipe(pipe: tokio::io::DuplexStream, peer: SocketAddr, gate: ListenerGate, router: Router) {
+pub(crate) async fn serve_pipe(pipe: DuplexStream, peer: SocketAddr, gate: ListenerGate, router: Router) {
     if let Ok(admitted) = gate.admit(peer) {
         http_connection::serve(pipe, SocketContext::new(peer, gate, admitted), Scheme::HTTP, router).await;
     }

@@ -31,7 +31,7 @@ pub(crate) fn reachable_owner(
     if !shared.settings.relay.forward || token.boot == shared.boot || context.is_forwarded {
         return None;
     }
-    let address = token.address.parse().ok();
+    let address = Address::of_other_node(&token.address);
     // If this node now has the owner's address, the owner is gone.
     let address: Option<Address> = address.filter(|address| shared.settings.advertise.as_ref() != Some(address));
     address.map(|address| address.of_start(&token.boot))

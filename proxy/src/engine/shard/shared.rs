@@ -33,8 +33,10 @@ use crate::ground::condition::{ClockSightings, ConditionRegistry, KnownHubs, Ref
 use crate::ground::config::Settings;
 use crate::ground::limits::{AppHolder, AppRate, LimitCounters, SignerShare};
 use crate::ground::metrics::{Counter, Counters, RestCounters};
+use crate::ground::net::address::Address;
 use crate::ground::net::connector::Connector;
 use crate::ground::net::node_name::NodeNames;
+use crate::ground::net::node_port::NodePort;
 use crate::ground::net::resolver::Resolver;
 use crate::ground::routing::DEFAULT_GROUP;
 use crate::ground::telemetry::SpanTracer;
@@ -192,6 +194,10 @@ impl Shared {
         whose_sockets: Sockets,
     ) -> Self {
         let (boot, hubs) = (random_id(), HubRegistry::default());
+        let mut settings = settings;
+        if settings.fleet.by_nats && settings.fleet.peers.is_empty() {
+            settings.advertise = Some(Address::of_node(&boot, NodePort::Clients));
+        }
         let app_channels = connectors.fleet.through_channels(&settings.keys, PeerKind::AppServer);
         let terms = GroupTerms {
             pool_size: settings.pool_size,

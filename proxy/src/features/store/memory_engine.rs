@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::store_engine::{Change, Connection, Engine, EngineAnswer, EngineLogs, Opened, Revised, StoreChanges};
+use super::store_engine::{
+    Change, Connected, Connection, Engine, EngineAnswer, EngineLogs, EngineMessages, Opened, Revised, StoreChanges,
+};
 use crate::ground::clock::unix_ms;
 
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,9 @@ struct MemoryState {
     logs: BTreeMap<String, Vec<(u64, Bytes)>>,
     revision: u64,
     watches: Vec<UnboundedSender<(String, Bytes)>>,
+    subscriptions: Vec<(String, UnboundedSender<Bytes>)>,
+    /// Number of published messages until one is lost.
+    until_loss: Option<usize>,
     away: Option<String>,
     /// Whether appends are carried out without an answer.
     loses_answers: bool,
@@ -40,6 +45,7 @@ impl MemoryEngine {
         let mut state = self.state();
         state.away = away.map(str::to_owned);
         state.watches.clear();
+        state.subscriptions.clear();
     }
 
     /// Writes as another client of the account does.
@@ -72,6 +78,16 @@ impl MemoryEngine {
         self.state().loses_answers = loses_answers;
     }
 
+    /// Loses the published message after this number of others.
+    pub(crate) fn lose_message_after(&self, count: usize) {
+        self.state().until_loss = Some(count);
+    }
+
+    /// Publishes to each subject in use, as another client of the account can.
+    pub(crate) fn publish_everywhere(&self, message: &Bytes) {
+        self.state().subscriptions.retain(|(_, subscriber)| subscriber.send(message.clone()).is_ok());
+    }
+
     /// Removes all values of logs, as after their time.
     pub(crate) fn expire_logs(&self) {
         self.state().logs.clear();
@@ -99,6 +115,11 @@ impl Engine for MemoryEngine {
     fn open(&self) -> EngineAnswer<'_, Opened> {
         let connection = Box::new(self.clone());
         self.answer(|_| Opened { connection, server: "memory".into(), now_ms: unix_ms() })
+    }
+
+    fn connect(&self) -> EngineAnswer<'_, Connected> {
+        let messages = Box::new(self.clone());
+        self.answer(|_| Connected { messages, server: "memory".into() })
     }
 }
 
@@ -140,6 +161,34 @@ impl Connection for MemoryEngine {
 
     fn logs(&self) -> &dyn EngineLogs {
         self
+    }
+}
+
+impl EngineMessages for MemoryEngine {
+    fn message_max(&self) -> usize {
+        16 * 1024
+    }
+
+    fn subscribe<'a>(&'a self, subject: &'a str) -> EngineAnswer<'a, BoxStream<'static, Bytes>> {
+        self.answer(|state| {
+            let (sender, receiver) = unbounded_channel();
+            state.subscriptions.push((subject.to_owned(), sender));
+            stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) }).boxed()
+        })
+    }
+
+    fn publish(&self, subject: String, message: Bytes) -> EngineAnswer<'_, ()> {
+        self.answer(|state| {
+            assert!(message.len() <= self.message_max());
+            let is_lost = state.until_loss == Some(0);
+            state.until_loss = state.until_loss.and_then(|left| left.checked_sub(1));
+            if !is_lost {
+                let send = |(of, subscriber): &(String, UnboundedSender<Bytes>)| {
+                    *of != subject || subscriber.send(message.clone()).is_ok()
+                };
+                state.subscriptions.retain(send);
+            }
+        })
     }
 }
 

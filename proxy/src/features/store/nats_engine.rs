@@ -18,7 +18,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,8 @@ use super::nats_log::NatsLogs;
 use super::nats_streams::{NatsStreams, Said};
 use super::seal::VALUE_MAX_BYTES;
 use super::store_engine::{
-    ANSWER_TIMEOUT, Change, Connection, Engine, EngineAnswer, EngineLogs, Opened, Revised, StoreChanges, check_clock,
+    ANSWER_TIMEOUT, Change, Connected, Connection, Engine, EngineAnswer, EngineLogs, EngineMessages, Opened, Revised,
+    StoreChanges, check_clock,
 };
 use crate::ground::config::{NatsServer, NatsSettings};
 
@@ -61,6 +62,14 @@ struct NatsConnection {
     ended: CancellationToken,
 }
 
+/// Connection for messages between nodes.
+#[derive(Debug)]
+struct NatsMessages {
+    client: Client,
+    said: Said,
+    ended: CancellationToken,
+}
+
 impl NatsEngine {
     pub(super) fn new(settings: &NatsSettings) -> Self {
         Self { settings: settings.clone(), next: AtomicUsize::new(0) }
@@ -68,7 +77,7 @@ impl NatsEngine {
 
     async fn open_at(&self, server: &NatsServer) -> Result<Opened, String> {
         let (ended, said) = (CancellationToken::new(), Said::default());
-        let client = timeout(ANSWER_TIMEOUT, self.connect(server, &ended, &said)).await;
+        let client = timeout(ANSWER_TIMEOUT, self.connect_to(server, &ended, &said)).await;
         let client = client.map_err(|_| said.with("no connection in time"))??;
         let info = client.server_info();
         if version(&info.version).is_none_or(|version| version < VERSION_MIN) {
@@ -102,7 +111,21 @@ impl NatsEngine {
         Ok(Opened { connection: Box::new(connection), server: server.url.clone(), now_ms })
     }
 
-    async fn connect(&self, server: &NatsServer, ended: &CancellationToken, said: &Said) -> Result<Client, String> {
+    /// Uses the first server that can be used.
+    async fn first<'a, T>(&'a self, open: impl Fn(&'a NatsServer) -> EngineAnswer<'a, T> + Send) -> Result<T, String> {
+        let (servers, first) = (&self.settings.servers, self.next.fetch_add(1, Ordering::Relaxed));
+        let mut problems = Vec::new();
+        for server in servers.iter().cycle().skip(first % servers.len().max(1)).take(servers.len()) {
+            match open(server).await {
+                Ok(opened) => return Ok(opened),
+                Err(problem) => problems.push(format!("{}: {problem}", server.url)),
+            }
+        }
+        problems.sort();
+        Err(problems.join("; "))
+    }
+
+    async fn connect_to(&self, server: &NatsServer, ended: &CancellationToken, said: &Said) -> Result<Client, String> {
         let mut options = match &self.settings.credentials {
             Some(credentials) => ConnectOptions::with_credentials(&credentials.0).map_err(|error| error.to_string())?,
             None => ConnectOptions::new(),
@@ -144,20 +167,19 @@ impl NatsConnection {
 }
 
 impl Engine for NatsEngine {
-    /// Connects to the first server that can be used.
     fn open(&self) -> EngineAnswer<'_, Opened> {
-        Box::pin(async {
-            let (servers, first) = (&self.settings.servers, self.next.fetch_add(1, Ordering::Relaxed));
-            let mut problems = Vec::new();
-            for server in servers.iter().cycle().skip(first % servers.len().max(1)).take(servers.len()) {
-                match self.open_at(server).await {
-                    Ok(opened) => return Ok(opened),
-                    Err(problem) => problems.push(format!("{}: {problem}", server.url)),
-                }
-            }
-            problems.sort();
-            Err(problems.join("; "))
-        })
+        Box::pin(self.first(move |server| Box::pin(self.open_at(server))))
+    }
+
+    fn connect(&self) -> EngineAnswer<'_, Connected> {
+        Box::pin(self.first(move |server| {
+            Box::pin(async move {
+                let (ended, said) = (CancellationToken::new(), Said::default());
+                let client = timeout(ANSWER_TIMEOUT, self.connect_to(server, &ended, &said)).await;
+                let client = client.map_err(|_| said.with("no connection in time"))??;
+                Ok(Connected { messages: Box::new(NatsMessages { client, said, ended }), server: server.url.clone() })
+            })
+        }))
     }
 }
 
@@ -229,6 +251,28 @@ impl Connection for NatsConnection {
 
     fn logs(&self) -> &dyn EngineLogs {
         &self.logs
+    }
+}
+
+impl EngineMessages for NatsMessages {
+    fn message_max(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
+    fn subscribe<'a>(&'a self, subject: &'a str) -> EngineAnswer<'a, BoxStream<'static, Bytes>> {
+        Box::pin(async {
+            let subscribed = self.client.subscribe(subject.to_owned()).await;
+            let messages = subscribed.map_err(|error| self.said.with(error))?.map(|message| message.payload);
+            Ok(messages.take_until(self.ended.clone().cancelled_owned()).boxed())
+        })
+    }
+
+    fn publish(&self, subject: String, message: Bytes) -> EngineAnswer<'_, ()> {
+        Box::pin(async { self.client.publish(subject, message).await.map_err(|error| self.said.with(error)) })
+    }
+
+    fn explain(&self, problem: &str) -> String {
+        self.said.with(problem)
     }
 }
 

@@ -47,8 +47,18 @@ pub(super) struct Opened {
     pub(super) now_ms: u64,
 }
 
+/// Open connection for messages only.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) messages: Box<dyn EngineMessages>,
+    pub(super) server: String,
+}
+
 pub(super) trait Engine: Debug + Send + Sync {
     fn open(&self) -> EngineAnswer<'_, Opened>;
+
+    /// Opens a connection for messages, which needs no values.
+    fn connect(&self) -> EngineAnswer<'_, Connected>;
 }
 
 pub(super) trait Connection: Debug + Send + Sync {
@@ -64,6 +74,22 @@ pub(super) trait Connection: Debug + Send + Sync {
     fn check(&self) -> EngineAnswer<'_, ()>;
 
     fn logs(&self) -> &dyn EngineLogs;
+}
+
+/// Messages between the clients of the engine. None is kept: a message can be lost, and other clients may read it.
+pub(super) trait EngineMessages: Debug + Send + Sync {
+    /// Maximum size of a message.
+    fn message_max(&self) -> usize;
+
+    /// Messages of a subject from now on, in the order of each sender. The stream ends with the connection.
+    fn subscribe<'a>(&'a self, subject: &'a str) -> EngineAnswer<'a, BoxStream<'static, Bytes>>;
+
+    fn publish(&self, subject: String, message: Bytes) -> EngineAnswer<'_, ()>;
+
+    /// Adds what the server said on its own account, such as a missing right.
+    fn explain(&self, problem: &str) -> String {
+        problem.to_owned()
+    }
 }
 
 /// Logs of values, each with a name. The engine keeps no empty log.

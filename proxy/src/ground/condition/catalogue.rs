@@ -168,6 +168,9 @@ catalogue! {
     StoreUnreachable = Error "store-unreachable" after 3:
         "the store is not reachable: revocations are not written yet, memberships of users can't be changed",
         "see the server and what it said: check that it runs, its account and JetStream (--nats)";
+    BrokerUnreachable = Error "broker-unreachable" after 3:
+        "other nodes can't be reached through NATS: messages to their clients wait, and are lost after 30 s",
+        "see the server and what it said: check that it runs, and the rights of its account (--fleet-by)";
     StoreUntrusted = Error "store-untrusted" after 0:
         "the store has values that this fleet has not sealed",
         "check which other clients use the account, or whether two fleets have the same --nats-prefix";

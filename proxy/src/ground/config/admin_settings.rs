@@ -38,13 +38,15 @@ impl fmt::Debug for ConditionReceiver {
 pub struct FleetSettings {
     /// Admin ports of the other nodes, or DNS names that resolve to them. Empty for a single node.
     pub peers: Vec<Address>,
+    /// Whether nodes find and reach each other through NATS.
+    pub by_nats: bool,
 }
 
 impl FleetSettings {
     /// Returns whether this node joins a fleet.
     #[must_use]
     pub fn has_peers(&self) -> bool {
-        !self.peers.is_empty()
+        self.by_nats || !self.peers.is_empty()
     }
 }
 

@@ -9,6 +9,7 @@ use http::Uri;
 use ipnet::IpNet;
 
 use super::endpoints::{AlternativeEndpoint, Endpoints};
+use super::node_port::NodePort;
 
 const EXAMPLE: &str = "is not a URL such as http://127.0.0.1:5000 or https://app.example";
 
@@ -16,6 +17,8 @@ const EXAMPLE: &str = "is not a URL such as http://127.0.0.1:5000 or https://app
 pub(crate) enum Security {
     Plain,
     Tls,
+    /// The start of a node, reached through a broker. Its messages are sealed.
+    Broker,
 }
 
 /// Host and port of a server, and whether to use TLS.
@@ -38,6 +41,26 @@ impl Address {
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
         Self { at: Some(Endpoints::new(address)), ..self.clone() }
+    }
+
+    /// Address of a node's port through a broker.
+    pub(crate) fn of_node(boot: &str, port: NodePort) -> Self {
+        let authority = format!("{}:0", port.host_of(boot)).into();
+        Self { security: Security::Broker, authority, at: None, start: None }
+    }
+
+    /// Boot id and port of a node behind a broker; `None` for an address in the network.
+    pub(crate) fn node(&self) -> Option<(&str, NodePort)> {
+        if self.security == Security::Broker { NodePort::from_host(self.host()) } else { None }
+    }
+
+    /// Address that another node has given for itself. `None` if it is malformed.
+    pub(crate) fn of_other_node(url: &str) -> Option<Self> {
+        let host = url.strip_prefix("nats://").and_then(|rest| rest.strip_suffix(":0"));
+        match host {
+            Some(host) => NodePort::from_host(host).map(|(boot, port)| Self::of_node(boot, port)),
+            None => url.parse().ok(),
+        }
     }
 
     /// Sets the boot id of the expected node. Pooled connections and failures of another start are then not shared.
@@ -100,13 +123,15 @@ impl Address {
         match self.security {
             Security::Plain => "http",
             Security::Tls => "https",
+            Security::Broker => "nats",
         }
     }
 
-    /// Whether the address denotes a single server regardless of DNS: an IP address, or this machine.
+    /// Whether the address denotes a single server regardless of DNS: an IP address, this machine, or a node behind a
+    /// broker.
     #[must_use]
     pub fn is_one_server(&self) -> bool {
-        self.is_loopback() || self.host().parse::<std::net::IpAddr>().is_ok()
+        self.security == Security::Broker || self.is_loopback() || self.host().parse::<std::net::IpAddr>().is_ok()
     }
 
     /// Whether the host is this machine.
@@ -216,6 +241,20 @@ mod tests {
             let at = address.at(([10, 0, 0, 1], 5000).into());
             assert_eq!((at.authority(), at.to_string()), (address.authority(), format!("{shown} (10.0.0.1:5000)")));
         }
+    }
+
+    #[test]
+    fn a_node_behind_a_broker_has_an_address_that_only_nodes_give() {
+        let address = Address::of_node("Boot_-1", NodePort::Clients);
+        assert_eq!((address.node(), address.is_one_server()), (Some(("Boot_-1", NodePort::Clients)), true));
+        let url = address.to_string();
+        assert_eq!((&*url, Address::of_other_node(&url)), ("nats://clients.Boot_-1:0", Some(address)));
+        assert!(url.parse::<Address>().is_err(), "operators name servers");
+        for url in ["nats://rest.b:0", "nats://clients.b", "nats://clients:0", ""] {
+            assert_eq!(Address::of_other_node(url), None, "{url}");
+        }
+        let plain = Address::of_other_node("http://a:1").unwrap();
+        assert_eq!((plain.node(), plain.authority()), (None, "a:1"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use trunkline_protocol::key::{AccessKeys, PeerKind};
 use super::address::Address;
 use super::descriptor::DescriptorLimit;
 use super::node_name::NodeNames;
+use super::node_port::DialByBroker;
 #[cfg(feature = "tls")]
 use super::tls::{ClientTls, PresentedChain, TlsError, client_config, refusal_words};
 
@@ -48,6 +49,8 @@ pub struct Connector {
     /// Limit of file descriptors; `None` for connections of the node itself.
     descriptors: Option<DescriptorLimit>,
     channel: Option<Arc<FleetChannel>>,
+    /// Way to nodes behind a broker, if this node has one.
+    broker: Option<Arc<dyn DialByBroker>>,
     /// Names of nodes; `None` uses the system's resolver.
     names: Option<Arc<NodeNames>>,
 }
@@ -140,6 +143,10 @@ impl Connector {
     pub(crate) fn in_memory(network: MemoryNetwork) -> Self {
         Self { memory: Some(network), ..Self::default() }
     }
+
+    pub(crate) fn memory(&self) -> Option<&MemoryNetwork> {
+        self.memory.as_ref()
+    }
 }
 
 impl Connector {
@@ -153,6 +160,11 @@ impl Connector {
         let mut connector = self.clone();
         connector.descriptors = Some(DescriptorLimit::for_clients());
         connector
+    }
+
+    /// Connector that can also reach nodes through a broker.
+    pub(crate) fn by_broker(&self, broker: Arc<dyn DialByBroker>) -> Self {
+        Self { broker: Some(broker), ..self.clone() }
     }
 
     /// Connector that can reach nodes whose DNS names are gone.
@@ -189,6 +201,9 @@ impl Connector {
 
     /// Whether the kernel at an address accepts connections, regardless of the process.
     pub(crate) async fn reaches(&self, address: &Address) -> bool {
+        if address.node().is_some() {
+            return self.connect_socket(address).await.is_ok();
+        }
         #[cfg(test)]
         if let Some(network) = &self.memory {
             return network.dial(address).await.is_ok();
@@ -197,6 +212,10 @@ impl Connector {
     }
 
     async fn connect_socket(&self, address: &Address) -> io::Result<OutgoingStream> {
+        if let Some((boot, port)) = address.node() {
+            let broker = self.broker.as_ref().ok_or_else(|| io::Error::other("this node has no --fleet-by nats"))?;
+            return Ok(Box::new(broker.dial(boot, port).await?));
+        }
         #[cfg(test)]
         if let Some(network) = &self.memory {
             return Ok(Box::new(network.dial(address).await?));

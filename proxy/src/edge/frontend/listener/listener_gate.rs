@@ -74,7 +74,9 @@ impl ListenerGate {
     }
 
     fn permit(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, SocketRefusal> {
-        let addresses = self.shared.limits.sockets.as_ref().filter(|_| !self.trusts(peer));
+        // Sockets through a broker have no address, and only nodes open them.
+        let is_counted = !self.trusts(peer) && !peer.ip().is_unspecified();
+        let addresses = self.shared.limits.sockets.as_ref().filter(|_| is_counted);
         let permit = addresses
             .map(|addresses| addresses.take(Some(peer.ip().into())).map_err(|_| SocketRefusal::FullForAddress));
         permit.transpose().inspect_err(|_| self.count_refused(Limit::ConnectionsPerAddress))

@@ -1,5 +1,6 @@
 //! In-memory network for tests: servers by address, and the dials made.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
@@ -24,9 +25,17 @@ struct Servers {
     cut: HashSet<String>,
     /// Dialled addresses, in order.
     dials: Vec<String>,
+    /// State of others who share the network.
+    shared: Option<Box<dyn Any + Send>>,
 }
 
 impl MemoryNetwork {
+    /// Value that all nodes of the network share, made at its first use.
+    pub(crate) fn shared<T: Default + Clone + Send + 'static>(&self) -> T {
+        let mut servers = self.0.lock().unwrap();
+        servers.shared.get_or_insert_with(|| Box::<T>::default()).downcast_ref::<T>().unwrap().clone()
+    }
+
     /// Listens at an address, replacing an earlier listener.
     pub(crate) fn listen(&self, address: &Address) -> UnboundedReceiver<DuplexStream> {
         let (sender, accepted) = unbounded_channel();
