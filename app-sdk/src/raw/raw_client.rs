@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytestring::ByteString;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{HubProtocol, Invocation};
@@ -34,6 +35,8 @@ pub(crate) struct RawClient {
     pub(super) reader: UploadReader,
     /// State for a reassignment; `None` if the endpoint's connections cannot move.
     pub(super) reassignment: Option<Box<RawReassignment>>,
+    /// Runtime of the connection's worker. A sender may close the connection from any thread.
+    runtime: Handle,
 }
 
 impl RawClient {
@@ -54,7 +57,8 @@ impl RawClient {
         // The only call of its connection starts immediately.
         drop(connection.inbox().admit(call, &core.limits));
         let reassignment = is_movable.then(Box::default);
-        Arc::new(Self { reader: UploadReader { scope, core: Arc::clone(core), id }, reassignment })
+        let reader = UploadReader { scope, core: Arc::clone(core), id };
+        Arc::new(Self { reader, reassignment, runtime: Handle::current() })
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -77,6 +81,7 @@ impl RawClient {
         let cause = if error.is_some() { Cause::AppError } else { Cause::AppClosed };
         if self.reader.core.close_raw(self.connection(), ConnectionClose { cause, error }) {
             self.reader.close_upload().into_iter().for_each(Waker::wake);
+            let _entered = self.runtime.enter();
             self.reader.scope.start_worker();
         }
     }

@@ -157,6 +157,14 @@ async fn a_closed_connection_drops_its_messages_and_wakes_its_handler() {
 }
 
 #[tokio::test]
+async fn a_thread_without_a_runtime_closes_a_connection() {
+    let (_scene, mut connection) = Scene::open(narrow).await;
+    let sender = connection.sender();
+    std::thread::spawn(move || sender.close()).join().unwrap();
+    assert!(connection.recv().await.is_none());
+}
+
+#[tokio::test]
 async fn too_much_pauses_the_client_even_if_all_of_it_is_empty() {
     let (scene, mut connection) = Scene::open(narrow).await;
     for _ in 0..4 {
