@@ -243,7 +243,7 @@ impl Fleet {
         let (mut parts, mut part, mut unread) = (Vec::new(), Vec::new(), HashSet::new());
         for change in round {
             let key = record_key(hub, &change.request);
-            if !self.records().is_as_stored(&key) && !unread.contains(&key) {
+            if !self.records().is_as_stored(&key) && !self.records().log().contains(&key) && !unread.contains(&key) {
                 if unread.len() >= READS_MAX {
                     unread.clear();
                     parts.push(std::mem::take(&mut part));

@@ -297,7 +297,7 @@ impl ShardCore {
                 .map(|(it, payloads)| (it.number, ItemFrames::new(position(it.number), payloads)))
                 .collect();
             set.followers.retain(|_, follower| core.serve_page(follower, start, (page, &mut frames)));
-            set.catch_up();
+            set.catch_up(now);
         });
         self.read_due(key);
     }

@@ -144,7 +144,7 @@ impl FollowedSet {
     }
 
     /// Starts another read of followers after a page that is older than a delivered message.
-    pub(super) fn catch_up(&mut self) {
+    pub(super) fn catch_up(&mut self, now: u32) {
         let newest = self.newest;
         // Of a record that is lost, the newest message can't be read.
         let is_first = std::mem::replace(&mut self.caught_up, newest) != newest;
@@ -155,7 +155,7 @@ impl FollowedSet {
         };
         for follower in self.followers.values_mut() {
             if follower.stage == FollowStage::Live && is_behind(follower.start) {
-                follower.stage = FollowStage::Reads(0);
+                follower.stage = FollowStage::Reads(if is_first { now } else { now + 1 });
             }
         }
     }
@@ -321,14 +321,15 @@ mod tests {
         {
             set.followers.insert(slot, Follower { slot, ..follower(start, FollowStage::Live) });
         }
-        set.catch_up();
+        set.catch_up(0);
         let stages = |set: &FollowedSet| set.followers.values().map(|follower| follower.stage).collect::<Vec<_>>();
         let (reads, live) = (FollowStage::Reads(0), FollowStage::Live);
         assert_eq!(stages(&set), [reads, live, reads]);
         assert_eq!(set.next_read(0), Some(RecordStart::After(7, 9)));
         set.followers.values_mut().for_each(|follower| follower.stage = live);
-        set.catch_up();
-        assert_eq!(stages(&set), [reads, live, live], "the record with the newest message may be lost");
+        set.catch_up(0);
+        let later = FollowStage::Reads(1);
+        assert_eq!(stages(&set), [later, live, live], "the newest message may be lost: no read without a pause");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{Payloads, Position, RecordedMessage, ServiceMessage};
@@ -47,6 +48,8 @@ fn json_of(position: &str, payloads: Option<&Payloads>) -> Box<RawValue> {
     let payload = payloads.and_then(|payloads| payloads.get(HubProtocol::Json));
     let item = payload.and_then(|payload| HubProtocol::Json.followed_item(position, payload).ok());
     let text = item.as_ref().and_then(|item| std::str::from_utf8(item.as_bytes()).ok()).map(in_one_line);
+    // A raw value may have escapes or a depth that strict readers refuse, with all of its page.
+    let text = text.filter(|text| serde_json::from_str::<Value>(text).is_ok());
     let raw = text.and_then(|text| RawValue::from_string(text.into_owned()).ok());
     raw.unwrap_or_else(|| {
         let position = serde_json::json!({ "position": position });
