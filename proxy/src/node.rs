@@ -286,6 +286,9 @@ impl Node {
         close_links(&relayed).await;
         self.fleet.leave_records(graceful_stop::RECORDS_TIMEOUT).await;
         self.fleet.members().leave().await;
+        if let Some(broker) = self.fleet.broker() {
+            broker.flush().await;
+        }
         self.background.abort_all();
         close_links(&pools).await;
         self.stop.cancel();

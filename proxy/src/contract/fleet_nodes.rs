@@ -751,6 +751,35 @@ async fn a_broker_that_loses_messages_and_has_other_clients_loses_doubles_and_re
 }
 
 #[tokio::test(crate = "paused")]
+async fn copies_of_all_messages_of_a_broker_open_nothing_and_change_nothing() {
+    IS_BY_BROKER.set(Some(true));
+    let network = MemoryNetwork::default();
+    let engine: MemoryEngine = network.shared();
+    let copies = engine.record_messages();
+    let mut nodes = Vec::new();
+    for number in 1..=2 {
+        nodes.push(FleetNode::start(&network, number, peers(&[])).await);
+    }
+    let mut client = nodes[1].client().await;
+    linked(&nodes).await;
+    let count = copies.lock().unwrap().len();
+    let subscribed = engine.subscriptions();
+    assert!(count > 20, "{count}");
+    for _ in 0..10 {
+        let all: Vec<_> = copies.lock().unwrap()[..count].to_vec();
+        for (subject, message) in all {
+            engine.publish_copy(&subject, &message);
+        }
+        // sleep: virtual time, in which the copies are read
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(engine.subscriptions() <= subscribed, "no socket was opened");
+    nodes[0].send(&[Wanted::Everyone], &broadcast("still here"));
+    assert_eq!(client.text().await, "still here");
+    assert!(nodes[0].sees_ready(&["n2"]) && nodes[1].sees_ready(&["n1"]));
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_broker_that_is_away_for_twenty_seconds_loses_nothing() {
     IS_BY_BROKER.set(Some(true));
     let (network, mut nodes) = nodes(3).await;

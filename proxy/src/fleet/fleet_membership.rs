@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -55,7 +55,8 @@ pub(crate) struct Membership {
     agrees: AtomicBool,
     /// Whether all others were found once, or the wait for them timed out.
     has_joined: AtomicBool,
-    started: Instant,
+    /// Time from which other nodes can be found.
+    searching: OnceLock<Instant>,
     /// State last reported to the others.
     told: Mutex<Option<NodeState>>,
     changed: Notify,
@@ -77,7 +78,7 @@ impl Membership {
             sessions: Mutex::new(SessionId::FIRST),
             agrees: AtomicBool::new(true),
             has_joined: AtomicBool::new(false),
-            started: Instant::now(),
+            searching: OnceLock::new(),
             told: Mutex::default(),
             changed: Notify::new(),
             new_addresses,
@@ -166,7 +167,7 @@ impl Membership {
         let own = self.view();
         let is_found = |member: &FleetMember| member.links.are_open() && member.view() == Some(own);
         let has_found = self.addresses.are_tried() && self.all().iter().all(|member| is_found(member));
-        let has_joined = has_found || self.started.elapsed() > JOIN_TIMEOUT;
+        let has_joined = has_found || self.searching.get().is_some_and(|begun| begun.elapsed() > JOIN_TIMEOUT);
         self.has_joined.store(has_joined, Ordering::Relaxed);
         !has_joined
     }
@@ -254,10 +255,16 @@ impl Membership {
 
     /// Dials the address of a node that has announced itself.
     pub(super) fn note_announced(&self, address: Address) {
-        if self.addresses.record(&address) {
+        let member = address.node().and_then(|(boot, _)| self.find(boot));
+        let is_linked = member.is_some_and(|member| member.links.outgoing().is_some());
+        if !is_linked && self.addresses.record(&address) {
             // Fails when the node stops.
             drop(self.new_addresses.send(address));
         }
+    }
+
+    pub(super) fn begin_search(&self) {
+        self.searching.get_or_init(Instant::now);
     }
 
     /// Returns the queue of discovered addresses, once.

@@ -22,7 +22,7 @@ use crate::ground::net::resolver::Resolver;
 const NEWS_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Maximum time for other nodes to announce themselves before this one goes on alone.
-const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
+const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Interval between removals of ended interest.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -67,17 +67,19 @@ impl Housekeeper<'_> {
     /// Starts a dialler for each new address, until the node leaves.
     async fn keep_diallers(&self, resolver: &Resolver) {
         let Some(mut learnt) = self.members.take_learnt() else { return };
-        if let Some(broker) = self.fleet.broker() {
+        let peers = &self.members.shared.settings.fleet.peers;
+        if let Some(broker) = self.fleet.broker().filter(|_| peers.is_empty()) {
             // All nodes that are there have to be tried before this one is ready.
             drop(timeout(INTRODUCTION_TIMEOUT, broker.introduced()).await);
         }
+        self.members.begin_search();
         let (mut diallers, mut resolving) = (JoinSet::new(), interval(RESOLVE_INTERVAL));
         resolving.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let new = tokio::select! {
                 () = self.members.left() => return diallers.detach_all(),
                 Some(address) = learnt.recv() => vec![address],
-                _ = resolving.tick() => self.members.addresses.resolve(&self.members.shared.settings.fleet.peers, resolver).await,
+                _ = resolving.tick() => self.members.addresses.resolve(peers, resolver).await,
                 // Diallers of removed addresses.
                 Some(_) = diallers.join_next() => Vec::new(),
             };

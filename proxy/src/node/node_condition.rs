@@ -192,6 +192,8 @@ impl NodeConditions {
     async fn probe(&self, members: &[Arc<FleetMember>]) -> Vec<Finding> {
         let (shared, now_ms) = (self.fleet.shared(), self.fleet.members().now_ms());
         let advertised = members.iter().filter_map(|member| Some((member, member.client_port()?)));
+        // The way through a broker is that of the node's link.
+        let advertised = advertised.filter(|(_, address)| address.node().is_none());
         let is_probed =
             |member: &FleetMember| shared.settings.relay.forward && member.state(now_ms) == MemberState::Ready;
         let advertised = advertised.filter(|(member, _)| is_probed(member));

@@ -13,7 +13,7 @@ use trunkline_tests::harness::nats::Nats;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::{is_full, run_heavy_test, until};
 
-use super::{FleetScene, NAMES, TARGET, announce, got, reaches, to_all};
+use super::{FleetScene, NAMES, TARGET, announce, got, reaches, shows, to_all};
 use crate::http_transports::libraries::WAYS;
 use crate::order::flood_and_check;
 
@@ -146,6 +146,9 @@ fn a_fleet_moves_from_peers_to_nats_and_is_whole_after_each_restart() {
         for way in [&["--fleet-by", "nats", "--peers", &peers][..], &["--fleet-by", "nats"]] {
             for place in 0..NAMES.len() {
                 stop(&mut scene.nodes[place].process, Signal::Terminate).await?;
+                for (_, other) in scene.nodes.iter().enumerate().filter(|(at, _)| *at != place) {
+                    shows(other, |sight| !sight.contains_key(NAMES[place])).await?;
+                }
                 scene.start(NAMES[place], &admins[place], &[], &[way, &["--nats", &url]].concat())?;
                 let mut again = scene.nodes.pop().context("the new node")?;
                 again.ready().await?;

@@ -24,7 +24,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -53,6 +53,12 @@ const KEY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 
+/// Time for the pumps of a node that leaves.
+const LEAVE_WAIT: Duration = Duration::from_millis(100);
+
+/// Time for which a node with another clock is reported.
+const CLOCK_TIME: Duration = Duration::from_secs(60);
+
 /// Subject of the broker's condition.
 const SUBJECT: &str = "fleet";
 
@@ -65,8 +71,15 @@ const AGE_MAX_MS: u64 = 300_000;
 /// Time for a dialled node to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sockets that wait to be accepted at a port.
+/// Sockets that wait to be accepted at a port, and accepted sockets of a node.
 const BACKLOG_MAX: usize = 256;
+const ACCEPTED_MAX: usize = 4096;
+
+/// Accepted dials whose copies are recognised. Further ones are refused until the first are too old.
+const DIALS_SEEN_MAX: usize = 65_536;
+
+/// Time for the first message of an accepted socket.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Buffer of a socket in each direction, and maximum size of a data message, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -141,6 +154,9 @@ pub(crate) struct Broker {
     key: ArcSwapOption<DataKey>,
     /// Newest connection of each other node.
     ends: watch::Sender<HashMap<String, NodeEnd>>,
+    /// Subjects of accepted dials, each with the time of the dial.
+    seen: Mutex<HashMap<String, u64>>,
+    accepted: Arc<Semaphore>,
     listeners: Mutex<Listeners>,
     next: AtomicUsize,
     /// Set once the nodes that were there had time to answer the first hello.
@@ -154,6 +170,8 @@ impl Broker {
             link: watch::Sender::new(None),
             key: ArcSwapOption::empty(),
             ends: watch::Sender::default(),
+            seen: Mutex::default(),
+            accepted: Arc::new(Semaphore::new(ACCEPTED_MAX)),
             listeners: Mutex::default(),
             next: AtomicUsize::new(0),
             is_introduced: watch::Sender::new(false),
@@ -181,13 +199,25 @@ impl Broker {
         drop(self.is_introduced.subscribe().wait_for(|is_introduced| *is_introduced).await);
     }
 
+    /// Waits until the last messages to other nodes have left.
+    pub(crate) async fn flush(&self) {
+        // Of sockets that end now, the pumps send their ends.
+        sleep(LEAVE_WAIT).await;
+        let link = self.link.borrow().clone();
+        if let Some(link) = link {
+            drop(in_time(link.messages.flush()).await);
+        }
+    }
+
     /// Announces this node, and accepts sockets, as long as the node runs. `found` gets the address of each other node,
     /// also of known ones.
     pub(crate) async fn keep(&self, shared: &Shared, found: impl Fn(Address)) {
         let mut last = String::new();
         loop {
             let Err(problem) = self.use_connection(shared, &found).await;
-            self.link.send_replace(None);
+            if self.link.send_replace(None).is_some() {
+                last.clear();
+            }
             if problem != last {
                 warn!(problem, "other nodes can't be reached through NATS: trying again");
             }
@@ -242,7 +272,7 @@ impl Broker {
                     let message = message.ok_or("the connection was lost")?;
                     let Some(hello) = self.open::<Hello>(link, &hellos, &message) else { continue };
                     if hello.from.boot == *boot {
-                        if !std::mem::replace(&mut is_usable, true) {
+                        if hello.from.connection == link.connection && !std::mem::replace(&mut is_usable, true) {
                             self.link.send_replace(Some(link.clone()));
                             shared.reports.conditions.clear(ConditionKind::BrokerUnreachable, SUBJECT);
                             info!("other nodes can be reached through NATS");
@@ -252,12 +282,14 @@ impl Broker {
                             next_hello.get_or_insert(Instant::now() + HELLO_PAUSE);
                         }
                         found(Address::of_node(&hello.from.boot, NodePort::Admin));
+                    } else {
+                        report_clock(shared, &hello.from);
                     }
                 }
                 message = dialled.next() => {
                     let message = message.ok_or("the connection was lost")?;
                     let Some(dial) = self.open::<Dial>(link, &dials, &message) else { continue };
-                    if self.note_end(&dial.from) {
+                    if self.note_end(&dial.from) && self.is_first_dial(&dial) {
                         self.accept(link, dial).await?;
                     }
                 }
@@ -298,6 +330,19 @@ impl Broker {
         is_fresh
     }
 
+    /// Whether a dial is no copy of an earlier one, which another client can publish again.
+    fn is_first_dial(&self, dial: &Dial) -> bool {
+        let (mut seen, now_ms) = (self.seen.lock().unwrap_or_else(PoisonError::into_inner), unix_ms());
+        if seen.len() >= DIALS_SEEN_MAX {
+            seen.retain(|_, sent_ms| now_ms.abs_diff(*sent_ms) <= AGE_MAX_MS);
+        }
+        let is_first = seen.len() < DIALS_SEEN_MAX && !seen.contains_key(&dial.subject);
+        if is_first {
+            seen.insert(dial.subject.clone(), dial.from.sent_ms);
+        }
+        is_first
+    }
+
     async fn say_hello(&self, link: &BrokerLink, asks: bool) -> Result<(), String> {
         let hello = Hello { from: link.own_end(), asks };
         self.publish(link, &self.subject("hello"), &hello).await
@@ -306,14 +351,18 @@ impl Broker {
     async fn accept(&self, link: &Arc<BrokerLink>, dial: Dial) -> Result<(), String> {
         let Some(listener) = self.listener(dial.port) else { return Ok(()) };
         // Without room the dialling node tries again.
-        let Ok(place) = listener.try_reserve_owned() else { return Ok(()) };
+        let (Ok(place), Ok(permit)) = (listener.try_reserve_owned(), self.accepted.clone().try_acquire_owned()) else {
+            return Ok(());
+        };
         let (from, subject) = (link.own_end(), format!("socket.{}", random_id()));
         let answer = DialAnswer { from, subject, part: random_bytes() };
         let incoming = self.subscribe(link, &self.subject(&answer.subject)).await?;
         let to = self.subject(&dial.subject);
         self.publish(link, &to, &answer).await?;
         let keys = (SocketEnd::Listener, [&dial.part, &answer.part]);
-        place.send(Pump::new(self, link, (incoming, to), keys)?.start(self.ends.subscribe(), dial.from));
+        let mut pump = Pump::new(self, link, (incoming, to), keys)?;
+        pump.permit = Some(permit);
+        place.send(pump.start(self.ends.subscribe(), dial.from));
         Ok(())
     }
 
@@ -342,7 +391,8 @@ impl Broker {
                 }
             }
         };
-        let answer = timeout(DIAL_TIMEOUT, answered).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, link.messages.explain("the node does not answer"));
+        let answer = timeout(DIAL_TIMEOUT, answered).await.map_err(late)?;
         let answer = answer.ok_or_else(|| away("the connection to NATS was lost".into()))?;
         let to = self.subject(&answer.subject);
         let pump = Pump::new(self, &link, (incoming, to), (SocketEnd::Dialler, [&dial.part, &answer.part]));
@@ -379,6 +429,15 @@ impl DialByBroker for Broker {
     }
 }
 
+/// Reports a node with another clock: its announcements are ignored, as they may be copies of old ones.
+fn report_clock(shared: &Shared, end: &NodeEnd) {
+    let minutes = unix_ms().abs_diff(end.sent_ms) / 60_000;
+    let detail =
+        format!("a node announces itself through NATS with a clock {minutes} minutes apart (start {})", end.boot);
+    let finding = Finding::new(ConditionKind::NodeClockDiffers, &*end.boot, detail);
+    shared.reports.conditions.report(finding, Some(CLOCK_TIME));
+}
+
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
@@ -402,6 +461,8 @@ struct Pump {
     data_max: usize,
     has_ended: bool,
     has_peer_ended: bool,
+    /// Permit of an accepted socket.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Pump {
@@ -426,6 +487,7 @@ impl Pump {
             data_max: message_max.saturating_sub(OVERHEAD_BYTES).clamp(1, DATA_MAX_BYTES),
             has_ended: false,
             has_peer_ended: false,
+            permit: None,
         })
     }
 
@@ -467,7 +529,8 @@ impl Pump {
         let (mut reader, mut writer) = split(pipe);
         let mut alive = interval_at(Instant::now() + ALIVE_INTERVAL, ALIVE_INTERVAL);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard_at, mut buffer) = (Instant::now(), BytesMut::new());
+        let (begun, mut buffer) = (Instant::now(), BytesMut::new());
+        let mut heard_at = self.permit.is_none().then_some(begun);
         loop {
             if self.has_ended && self.has_peer_ended && self.waiting.is_empty() {
                 return Ok(());
@@ -478,8 +541,9 @@ impl Pump {
             let mut read_into = (&mut buffer).limit(room);
             tokio::select! {
                 message = self.incoming.next() => {
-                    heard_at = Instant::now();
-                    self.take(&message.ok_or("the connection was lost")?)?;
+                    if self.take(&message.ok_or("the connection was lost")?)? {
+                        heard_at = Some(Instant::now());
+                    }
                 }
                 written = writer.write(front.as_deref().unwrap_or_default()), if front.is_some() => {
                     self.note_written(written.map_err(|error| error.to_string())?).await?;
@@ -494,8 +558,11 @@ impl Pump {
                     self.window.note_sent(count);
                     self.send(&message).await?;
                 }
+                () = sleep_until(begun + FIRST_TIMEOUT), if heard_at.is_none() => {
+                    return Err("the dialling node sends nothing".into());
+                }
                 _ = alive.tick() => {
-                    if heard_at.elapsed() > SILENCE_MAX {
+                    if heard_at.is_some_and(|heard_at| heard_at.elapsed() > SILENCE_MAX) {
                         return Err("the other node is silent".into());
                     }
                     let report = self.ledger.report();
@@ -508,19 +575,23 @@ impl Pump {
         }
     }
 
-    fn take(&mut self, message: &[u8]) -> Result<(), String> {
+    /// Takes a message. Returns whether it was one of the peer.
+    fn take(&mut self, message: &[u8]) -> Result<bool, String> {
         match self.opener.open(message) {
             ReceivedMessage::Message(SocketMessage::Data(data)) => self.waiting.push_back(data.into()),
             ReceivedMessage::Message(SocketMessage::Read(sums)) => self.window.note_read(sums),
             ReceivedMessage::Message(SocketMessage::End) => self.has_peer_ended = true,
             ReceivedMessage::Message(SocketMessage::Abort) => return Err("the other node has ended it".into()),
-            ReceivedMessage::Ignored => self.store.counters.broker_ignored.increment(),
+            ReceivedMessage::Ignored => {
+                self.store.counters.broker_ignored.increment();
+                return Ok(false);
+            }
             ReceivedMessage::Gap => {
                 self.store.counters.broker_gaps.increment();
                 return Err("a message was lost".into());
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes data that the pipe has taken, and reports it to the peer before the window is used up.

@@ -12,6 +12,9 @@ use super::store_engine::{
 };
 use crate::ground::clock::unix_ms;
 
+/// Published messages with their subjects.
+type RecordedMessages = Arc<Mutex<Vec<(String, Bytes)>>>;
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryEngine(Arc<Mutex<MemoryState>>);
 
@@ -22,6 +25,7 @@ struct MemoryState {
     revision: u64,
     watches: Vec<UnboundedSender<(String, Bytes)>>,
     subscriptions: Vec<(String, UnboundedSender<Bytes>)>,
+    recorded: Option<RecordedMessages>,
     /// Number of published messages until one is lost.
     until_loss: Option<usize>,
     away: Option<String>,
@@ -81,6 +85,23 @@ impl MemoryEngine {
     /// Loses the published message after this number of others.
     pub(crate) fn lose_message_after(&self, count: usize) {
         self.state().until_loss = Some(count);
+    }
+
+    /// Records all messages from now on, as another client of the account can.
+    pub(crate) fn record_messages(&self) -> RecordedMessages {
+        self.state().recorded.get_or_insert_default().clone()
+    }
+
+    /// Publishes a copy of a message, as another client of the account can.
+    pub(crate) fn publish_copy(&self, subject: &str, message: &Bytes) {
+        self.state().subscriptions.retain(|(of, subscriber)| of != subject || subscriber.send(message.clone()).is_ok());
+    }
+
+    /// Number of open subscriptions.
+    pub(crate) fn subscriptions(&self) -> usize {
+        let mut state = self.state();
+        state.subscriptions.retain(|(_, subscriber)| !subscriber.is_closed());
+        state.subscriptions.len()
     }
 
     /// Publishes to each subject in use, as another client of the account can.
@@ -177,9 +198,16 @@ impl EngineMessages for MemoryEngine {
         })
     }
 
+    fn flush(&self) -> EngineAnswer<'_, ()> {
+        self.answer(|_| ())
+    }
+
     fn publish(&self, subject: String, message: Bytes) -> EngineAnswer<'_, ()> {
         self.answer(|state| {
             assert!(message.len() <= self.message_max());
+            if let Some(recorded) = &state.recorded {
+                recorded.lock().unwrap().push((subject.clone(), message.clone()));
+            }
             let is_lost = state.until_loss == Some(0);
             state.until_loss = state.until_loss.and_then(|left| left.checked_sub(1));
             if !is_lost {

@@ -41,6 +41,10 @@ const CLUSTER_MIN: usize = 3;
 /// Interval of pings. After two without an answer, the connection ends.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Received messages of a subscription that wait for their socket, whose window is a quarter of it. More are rubbish of
+/// other clients, and the client library drops them.
+const MESSAGES_WAITING_MAX: usize = 4096;
+
 /// Received values that wait to be applied. A slower node reads the rest again, so a small number never ends.
 const WAITING_MAX: usize = 65_536;
 
@@ -77,7 +81,7 @@ impl NatsEngine {
 
     async fn open_at(&self, server: &NatsServer) -> Result<Opened, String> {
         let (ended, said) = (CancellationToken::new(), Said::default());
-        let client = timeout(ANSWER_TIMEOUT, self.connect_to(server, &ended, &said)).await;
+        let client = timeout(ANSWER_TIMEOUT, self.connect_to(server, (&ended, &said), WAITING_MAX)).await;
         let client = client.map_err(|_| said.with("no connection in time"))??;
         let info = client.server_info();
         if version(&info.version).is_none_or(|version| version < VERSION_MIN) {
@@ -125,7 +129,12 @@ impl NatsEngine {
         Err(problems.join("; "))
     }
 
-    async fn connect_to(&self, server: &NatsServer, ended: &CancellationToken, said: &Said) -> Result<Client, String> {
+    async fn connect_to(
+        &self,
+        server: &NatsServer,
+        (ended, said): (&CancellationToken, &Said),
+        waiting_max: usize,
+    ) -> Result<Client, String> {
         let mut options = match &self.settings.credentials {
             Some(credentials) => ConnectOptions::with_credentials(&credentials.0).map_err(|error| error.to_string())?,
             None => ConnectOptions::new(),
@@ -154,7 +163,7 @@ impl NatsEngine {
             .connection_timeout(ANSWER_TIMEOUT)
             .request_timeout(Some(ANSWER_TIMEOUT))
             .ping_interval(PING_INTERVAL)
-            .subscription_capacity(WAITING_MAX)
+            .subscription_capacity(waiting_max)
             .event_callback(events);
         options.connect(&*server.url).await.map_err(|error| said.with(error))
     }
@@ -175,7 +184,8 @@ impl Engine for NatsEngine {
         Box::pin(self.first(move |server| {
             Box::pin(async move {
                 let (ended, said) = (CancellationToken::new(), Said::default());
-                let client = timeout(ANSWER_TIMEOUT, self.connect_to(server, &ended, &said)).await;
+                let client =
+                    timeout(ANSWER_TIMEOUT, self.connect_to(server, (&ended, &said), MESSAGES_WAITING_MAX)).await;
                 let client = client.map_err(|_| said.with("no connection in time"))??;
                 Ok(Connected { messages: Box::new(NatsMessages { client, said, ended }), server: server.url.clone() })
             })
@@ -269,6 +279,10 @@ impl EngineMessages for NatsMessages {
 
     fn publish(&self, subject: String, message: Bytes) -> EngineAnswer<'_, ()> {
         Box::pin(async { self.client.publish(subject, message).await.map_err(|error| self.said.with(error)) })
+    }
+
+    fn flush(&self) -> EngineAnswer<'_, ()> {
+        Box::pin(async { self.client.flush().await.map_err(|error| self.said.with(error)) })
     }
 
     fn explain(&self, problem: &str) -> String {

@@ -86,6 +86,9 @@ pub(super) trait EngineMessages: Debug + Send + Sync {
 
     fn publish(&self, subject: String, message: Bytes) -> EngineAnswer<'_, ()>;
 
+    /// Waits until the server has all published messages.
+    fn flush(&self) -> EngineAnswer<'_, ()>;
+
     /// Adds what the server said on its own account, such as a missing right.
     fn explain(&self, problem: &str) -> String {
         problem.to_owned()
