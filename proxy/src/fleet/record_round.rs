@@ -40,7 +40,6 @@ impl Fleet {
         // While nodes may see others as recorders than this one does, each round reads its records from the store.
         let views = if self.are_recorders_new() { UNTRUSTED_VIEW } else { self.records().views() };
         let mut parts = self.read_parts(hub, &round).await;
-        let unread: HashSet<_> = parts.iter().filter(|(_, parts)| parts.is_err()).map(|(key, _)| key.clone()).collect();
         self.deliver_unsure(&parts).await;
         let (mut outcomes, mut changed) = (Vec::with_capacity(round.len()), HashSet::new());
         for RecordChange { request, .. } in &round {
@@ -59,14 +58,9 @@ impl Fleet {
         self.write_parts(hub, &mut parts, &changed).await;
         self.note_unsure(hub, &parts, round.iter().zip(&outcomes));
         for (RecordChange { request, reply }, outcome) in round.into_iter().zip(outcomes) {
-            let key = record_key(hub, &request);
-            // While the store is away, reads are answered from memory.
-            let is_in_memory =
-                request.act == RecordAct::Read && unread.contains(&key) && self.records().log().contains(&key);
-            let unwritten = parts.get(&key).and_then(|parts| parts.as_ref().err().cloned());
-            let unwritten = unwritten.filter(|_| !is_in_memory);
+            let unwritten = parts.get(&record_key(hub, &request)).and_then(|parts| parts.as_ref().err().cloned());
             match unwritten.map_or(outcome, |refused| Some(Err(refused))) {
-                None if self.is_without_room(&parts, &key) => drop(reply.send(refusal(&moved()))),
+                None if self.is_without_room(&parts, &record_key(hub, &request)) => drop(reply.send(refusal(&moved()))),
                 None => drop(reply.send(self.read_record(hub, &request))),
                 Some(Ok((position, Some(recorded)))) => {
                     let named = NamedHub::of_key(self.shared(), hub);
@@ -85,7 +79,6 @@ impl Fleet {
         for (key, parts) in parts {
             match parts {
                 Ok(parts) => self.records().put_stored(key, parts, views),
-                Err(_) if unread.contains(&key) => {}
                 Err(_) => self.records().forget(&key),
             }
         }
@@ -167,7 +160,7 @@ impl Fleet {
         }
         let has_record = self.records().log().contains(key);
         let read = store.read_record(key, has_record.then_some(&known)).await;
-        match read.inspect_err(|_| self.records().put_stored(key.clone(), known.clone(), UNTRUSTED_VIEW))? {
+        match read.inspect_err(|_| self.records().forget(key))? {
             StoredRecord::Same => Ok(known),
             StoredRecord::Nothing => {
                 // A record from another node, or with expired messages only, stays.

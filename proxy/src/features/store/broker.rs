@@ -73,9 +73,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sockets that wait to be accepted at a port, and accepted sockets of a node.
 const BACKLOG_MAX: usize = 256;
-const ACCEPTED_MAX: usize = 4096;
+const ACCEPTED_MAX: usize = 16_384;
 
-/// Accepted dials whose copies are recognised. Further ones are refused until the first are too old.
+/// Accepted dials whose copies are recognised. With more, a copy costs a socket for the time of its first message.
 const DIALS_SEEN_MAX: usize = 65_536;
 
 /// Time for the first message of an accepted socket.
@@ -336,11 +336,10 @@ impl Broker {
         if seen.len() >= DIALS_SEEN_MAX {
             seen.retain(|_, sent_ms| now_ms.abs_diff(*sent_ms) <= AGE_MAX_MS);
         }
-        let is_first = seen.len() < DIALS_SEEN_MAX && !seen.contains_key(&dial.subject);
-        if is_first {
-            seen.insert(dial.subject.clone(), dial.from.sent_ms);
+        if seen.len() >= DIALS_SEEN_MAX {
+            seen.clear();
         }
-        is_first
+        seen.insert(dial.subject.clone(), dial.from.sent_ms).is_none()
     }
 
     async fn say_hello(&self, link: &BrokerLink, asks: bool) -> Result<(), String> {
