@@ -5,8 +5,8 @@
 //!                                                     └─ send ──► send link of the node
 //! ```
 //!
-//! A raw endpoint is a hub without methods: its connections, closes and reassignments are those of hubs. The handler is
-//! the only call of a connection, and runs once. When it returns, the connection is closed, or handed over to another
+//! A raw endpoint is a hub without methods: connections, closes and reassignments work as in hubs. The handler is the
+//! only call of a connection, and runs once. When it returns, the connection is closed, or handed over to another
 //! app server, where a handler continues.
 
 mod raw_client;

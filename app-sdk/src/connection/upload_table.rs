@@ -34,7 +34,7 @@ struct Upload<C> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UploadItem {
     pub(crate) payload: Payload,
-    /// Kind of a message of a raw connection, whose payload is not encoded.
+    /// Kind of a raw connection's message. Its payload is not encoded.
     pub(crate) raw: Option<RawKind>,
     /// Bytes that count until the item is read.
     pub(crate) bytes: usize,

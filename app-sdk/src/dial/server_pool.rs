@@ -34,7 +34,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Maximum delay before a lost connection is dialled again. It is random, because connections are often lost together.
 const SPREAD_MS: u64 = 1_000;
 
-/// Minimum and maximum wait between dials of an unreachable service, of which a half is random.
+/// Minimum and maximum wait between dials of an unreachable service. Half of each wait is random.
 const BACKOFF_MS: (u64, u64) = (2_000, 60_000);
 
 /// Interval and number of the pings that announce the shutdown.

@@ -1,4 +1,4 @@
-//! Connections of a raw endpoint, whose handler runs in place of methods: one call in a task per connection.
+//! Connections of a raw endpoint: its handler runs in place of methods, as one call in a task per connection.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;

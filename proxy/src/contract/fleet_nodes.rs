@@ -770,7 +770,7 @@ async fn copies_of_all_messages_of_a_broker_open_nothing_and_change_nothing() {
         for (subject, message) in all {
             engine.publish_copy(&subject, &message);
         }
-        // sleep: virtual time, in which the copies are read
+        // sleep: virtual time, until the nodes have read the copies
         sleep(Duration::from_secs(1)).await;
     }
     assert!(engine.subscriptions() <= subscribed, "no socket was opened");

@@ -19,7 +19,7 @@ use crate::node::{Node, NodeName, next_piece, open_outbox};
 use crate::outbound::{Endpoint, Outbound};
 use crate::raw::RawMessage;
 
-/// An endpoint with one client, whose handler gives its connection away, and its link to the proxy.
+/// An endpoint with one client and its link to the proxy. The handler gives its connection away.
 struct Scene {
     hub: Arc<Dispatcher>,
     node: Arc<Node>,

@@ -282,7 +282,8 @@ impl Broker {
                             next_hello.get_or_insert(Instant::now() + HELLO_PAUSE);
                         }
                         found(Address::of_node(&hello.from.boot, NodePort::Admin));
-                    } else {
+                    } else if !self.ends.borrow().contains_key(&hello.from.boot) {
+                        // No copy of an old hello of a node that is there.
                         report_clock(shared, &hello.from);
                     }
                 }
